@@ -1,0 +1,1 @@
+"""The aggregator: admits updates, folds them, and publishes new versions of the model."""

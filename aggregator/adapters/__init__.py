@@ -1,0 +1,1 @@
+"""Shells of the aggregator: SQLite store, schedule, control socket and evaluation data."""

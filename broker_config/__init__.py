@@ -1,0 +1,1 @@
+"""Mosquitto configuration that fedmq ships, readable as package data."""

@@ -1,0 +1,1 @@
+"""Shells of the agent: store, trainer, data files and clock."""

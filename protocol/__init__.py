@@ -1,0 +1,1 @@
+"""What both ends agree on, byte for byte: topics, messages, codecs and chunks."""

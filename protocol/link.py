@@ -1,0 +1,92 @@
+"""What a connection to the broker tells its owner, and what it has to be told: values only.
+
+The connection itself is ``protocol.adapters.mqtt.MqttLink``; cores and simulations know nothing but this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+ProtocolChoice: TypeAlias = Literal["auto", "5", "3.1.1"]
+
+
+class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[broker]`` table of both configuration files."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 1883
+    protocol: ProtocolChoice = "auto"
+    """``auto`` asks for MQTT 5 and falls back to 3.1.1 when the broker refuses it."""
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 60
+    """A connection that is silent for longer is taken for dead. It must exceed the time one chunk takes to send."""
+    connect_timeout_s: Annotated[float, Meta(gt=0, le=300)] = 15.0
+    reconnect_min_s: Annotated[float, Meta(gt=0, le=3600)] = 0.5
+    reconnect_max_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    """Waits between attempts are drawn uniformly from 0 to a ceiling that doubles from min to max (full jitter)."""
+    username: str = ""
+    password_file: str = ""
+    """The password is the file's first line; never in the configuration itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Will:
+    """What the broker publishes for us (QoS 1) when the connection dies without a goodbye."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkUp:
+    """Connected. Subscribe now, every time: a broker may have forgotten everything."""
+
+    session_present: bool
+    protocol: Literal["5", "3.1.1"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkDown:
+    """An attempt to connect failed, or the connection is gone. The link goes on trying by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message. With manual acknowledgement, hand it to ``acknowledge`` when it is safe."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    qos: int = 1
+    mid: int = 0
+    """Message id in its connection; 0 for QoS 0."""
+    connection: int = 0
+    """Which connection it came by: acknowledgements for an older one are moot, the broker delivers again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The end of a publish that carried a token: ``error`` is empty when the broker took it (PUBACK).
+
+    Not a receipt: brokers drop messages after acknowledging them. Every token is answered exactly once; those under
+    way when the connection dies are answered with an error, before ``LinkDown``.
+    """
+
+    token: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribed:
+    """The broker's answer to a subscription; ``refused`` lists the topics that it denied."""
+
+    topics: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+
+
+LinkEvent: TypeAlias = LinkUp | LinkDown | Received | Published | Subscribed

@@ -1,0 +1,246 @@
+"""The messages that carry models and updates: msgpack maps, checked once, here, at the gate.
+
+Order of the checks: size, then msgpack syntax under limits, then names and types, then finiteness. Whatever is wrong,
+one exception comes out, ``ProtocolError``, and names the fault. The wire form is described in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgpack
+import msgspec
+from msgspec import Meta, Struct
+
+from protocol.errors import ProtocolError
+from protocol.identifiers import IDENTIFIER_PATTERN
+
+MAX_MESSAGE_BYTES = 128 * 1024
+"""No single MQTT message is larger: managed brokers cut at 128 KB, and big messages stall slow links."""
+
+MAX_CHUNK_BYTES = 96 * 1024
+"""Leaves room for the envelope under ``MAX_MESSAGE_BYTES``."""
+
+MAX_MANIFEST_BYTES = 2048
+MAX_UPDATE_BYTES = 256 * 1024 * 1024
+MAX_METRICS = 32
+
+Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN, max_length=64)]
+Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Token: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
+Version: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, lt=2**40)]
+Sequence: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
+Index: TypeAlias = Annotated[int, Meta(ge=0, lt=2**20)]
+Fraction: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e9)]
+CodecName: TypeAlias = Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$", max_length=32)]
+Reason: TypeAlias = Annotated[str, Meta(max_length=512)]
+Metrics: TypeAlias = Annotated[dict[Annotated[str, Meta(max_length=64)], float], Meta(max_length=MAX_METRICS)]
+
+
+class BlobRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Names an immutable byte string and how it is cut into retained chunks."""
+
+    digest: Digest
+    """SHA-256 of the whole blob, lower-case hexadecimal."""
+    total_bytes: Annotated[int, Meta(ge=1, le=MAX_UPDATE_BYTES)]
+    chunk_bytes: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
+    encoding: CodecName
+    """Tensor codec of the vector inside."""
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks: all of ``chunk_bytes`` but the last, which may be shorter."""
+        return -(-self.total_bytes // self.chunk_bytes)
+
+
+class DeltaRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way to the new version for who holds an older one: ``parameters(base) + decode(blob)`` in float32."""
+
+    base_version: Version
+    blob: BlobRef
+
+
+class Participation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who takes part in this version, and how updates are to be sent."""
+
+    codec: CodecName = "int8"
+    """Tensor codec of the updates."""
+    sampling_fraction: Fraction = 1.0
+    """Share of the fleet that takes part, decided by each device alone (see ``protocol.sampling``)."""
+    contributions_per_version: Count = 1
+    """How many updates of one device one version may hold."""
+
+
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="manifest"):
+    """Announces the current version: all that a device needs to fetch, check, build and train it."""
+
+    federation: Identifier
+    epoch: Token
+    """Identity of the aggregator's history; versions of different epochs are not comparable."""
+    version: Version
+    model: dict[str, Any]
+    """Model spec as data; ``models.build`` checks it."""
+    layout: Digest
+    """Digest of the parameter layout that the spec leads to."""
+    parameters: Digest
+    """SHA-256 of the version's float32 little-endian parameter vector, however it was fetched."""
+    blob: BlobRef
+    """The whole parameter vector."""
+    deltas: Annotated[list[DeltaRef], Meta(max_length=3)] = []
+    training: dict[str, Any]
+    """Training plan as data; ``models.TrainingPlan`` checks it."""
+    participation: Participation
+
+
+class ModelUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="update"):
+    """One device's contribution, relative to the version that it started from.
+
+    Identity: ``(device_id, incarnation, sequence)``. The sequence is durable in the device's outbox and only grows;
+    the incarnation names that outbox, so that a device whose disk was lost does not repeat old identities.
+    """
+
+    federation: Identifier
+    epoch: Token
+    device_id: Identifier
+    incarnation: Token
+    sequence: Sequence
+    base_version: Version
+    num_examples: Count
+    num_steps: Count
+    codec: CodecName
+    layout: Digest
+    delta: bytes
+    """``parameters after training - parameters of base_version``, encoded with ``codec``."""
+    metrics: Metrics = {}
+
+
+class UpdateChunk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="chunk"):
+    """A piece of an encoded ``ModelUpdate`` that is too large for one MQTT message."""
+
+    federation: Identifier
+    device_id: Identifier
+    incarnation: Token
+    sequence: Sequence
+    blob: BlobRef
+    """The whole; its encoding is ``"update"``."""
+    index: Index
+    data: bytes
+
+
+class UpdateProbe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="probe"):
+    """Asks what became of an update, before its chunks are sent again; the answer is a receipt."""
+
+    federation: Identifier
+    device_id: Identifier
+    incarnation: Token
+    sequence: Sequence
+
+
+ReceiptStatus: TypeAlias = Literal["accepted", "duplicate", "stale", "rejected", "retry"]
+
+
+class Receipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="receipt"):
+    """What became of one update. All but ``retry`` are final: the device forgets the update."""
+
+    federation: Identifier
+    epoch: Token
+    device_id: Identifier
+    incarnation: Token
+    sequence: Sequence
+    status: ReceiptStatus
+    reason: Reason = ""
+    version: Version = 0
+    """The aggregator's current version."""
+    next_after_s: Seconds = 0.0
+    """Pace: after ``retry`` send again no sooner, after the others start the next training no sooner."""
+    missing: Annotated[list[Index], Meta(max_length=4096)] = []
+    """With ``retry``: chunk indices still wanted; empty means the whole update."""
+
+
+CommandAction: TypeAlias = Literal["pause", "resume", "evaluate", "forget"]
+
+
+class DeviceCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="command"):
+    """An operator's wish to one device or to all."""
+
+    federation: Identifier
+    request_id: Token
+    action: CommandAction
+
+
+UpMessage: TypeAlias = ModelUpdate | UpdateChunk | UpdateProbe
+"""What arrives on an update topic."""
+
+AnyMessage: TypeAlias = Manifest | ModelUpdate | UpdateChunk | UpdateProbe | Receipt | DeviceCommand
+
+_T = TypeVar("_T", bound=Struct)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Return the message as msgpack."""
+    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True)
+    return packed
+
+
+def decode_up(payload: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> UpMessage:
+    """Return the message on an update topic, or raise ``ProtocolError``."""
+    message: UpMessage = _converted(_unpacked(payload, max_bytes), UpMessage)
+    if isinstance(message, ModelUpdate):
+        _check_metrics(message.metrics)
+    return message
+
+
+def decode_update(payload: bytes) -> ModelUpdate:
+    """Return the update that chunks added up to, or raise ``ProtocolError``."""
+    message = decode_up(payload, max_bytes=MAX_UPDATE_BYTES)
+    if not isinstance(message, ModelUpdate):
+        raise ProtocolError("the chunks do not add up to an update")
+    return message
+
+
+def decode_manifest(payload: bytes) -> Manifest:
+    """Return the manifest in the payload, or raise ``ProtocolError``."""
+    return _decode(payload, Manifest, MAX_MANIFEST_BYTES)
+
+
+def decode_receipt(payload: bytes) -> Receipt:
+    """Return the receipt in the payload, or raise ``ProtocolError``."""
+    return _decode(payload, Receipt, 32 * 1024)
+
+
+def decode_command(payload: bytes) -> DeviceCommand:
+    """Return the command in the payload, or raise ``ProtocolError``."""
+    return _decode(payload, DeviceCommand, MAX_MANIFEST_BYTES)
+
+
+def _decode(payload: bytes, wanted: type[_T], max_bytes: int) -> _T:
+    message: _T = _converted(_unpacked(payload, max_bytes), wanted)
+    return message
+
+
+def _unpacked(payload: bytes, max_bytes: int) -> Any:  # noqa: ANN401 - nothing is known of it yet
+    if len(payload) > max_bytes:
+        raise ProtocolError(f"payload of {len(payload)} bytes where at most {max_bytes} are allowed")
+    try:
+        # msgpack bounds every length by the payload's own, so nothing larger than the payload is ever allocated.
+        return msgpack.unpackb(payload, raw=False, strict_map_key=True, max_ext_len=0)
+    except RecursionError as exc:
+        raise ProtocolError("not msgpack: nested too deeply") from exc
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
+        raise ProtocolError(f"not msgpack: {str(exc) or type(exc).__name__}") from exc
+
+
+def _converted(body: Any, wanted: Any) -> Any:  # noqa: ANN401 - msgspec makes the type
+    try:
+        return msgspec.convert(body, wanted, strict=True)
+    except (msgspec.ValidationError, RecursionError) as exc:
+        raise ProtocolError(f"wrong message: {exc}"[:400]) from exc
+
+
+def _check_metrics(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ProtocolError(f"metric {name!r} is {value}")

@@ -1,0 +1,144 @@
+"""State and metrics, as people watch them: JSON with stable names and units (see docs/protocol.md).
+
+Every field has a default, and unknown fields are ignored when read: a monitor and a fleet of different ages understand
+each other. Units are part of the names: ``_s`` seconds, ``_bytes`` bytes; accuracies are 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from protocol.errors import ProtocolError
+
+MAX_STATUS_BYTES = 16 * 1024
+
+WorkName: TypeAlias = Literal["idle", "fetching", "training", "reporting", "sleeping", "stopped", "lost"]
+
+
+class AggregatorState(Struct, frozen=True, kw_only=True):
+    """Retained on ``aggregator/state``; the will says ``offline``."""
+
+    federation: str
+    epoch: str
+    instance: str
+    """Random for each start of the process: tells two aggregators apart."""
+    status: Literal["online", "offline"]
+    version: int | None = None
+
+
+class AggregatorClaim(Struct, frozen=True, kw_only=True):
+    """An aggregator that starts asks on ``aggregator/claim`` whether another one is there."""
+
+    instance: str
+
+
+class AggregatorMetrics(Struct, frozen=True, kw_only=True):
+    """On ``aggregator/metrics``. Counts are over the life of the federation and survive restarts."""
+
+    federation: str = ""
+    version: int = 0
+    versions_published: int = 0
+    versions_withheld: int = 0
+    devices_known: int = 0
+    devices_online: int = 0
+    updates_received: int = 0
+    updates_accepted: int = 0
+    updates_folded: int = 0
+    """Accepted updates that are in a version or in the open buffer."""
+    updates_buffered: int = 0
+    updates_set_aside: int = 0
+    """Accepted, then taken out of the open buffer by a rollback."""
+    updates_duplicate: int = 0
+    updates_stale: int = 0
+    updates_rejected: int = 0
+    updates_retry: int = 0
+    refusals: dict[str, int] = {}
+    """Refused messages by reason, of all kinds."""
+    staleness: dict[str, int] = {}
+    """Accepted updates by staleness in versions: keys "0" to "15", and "16+"."""
+    updates_per_s: float = 0.0
+    bytes_received: int = 0
+    update_bytes_received: int = 0
+    """Payload bytes of the accepted updates."""
+    accuracy: float | None = None
+    """Of the current version on the evaluation data, where there are any and the task is a classification."""
+    loss: float | None = None
+    buffer_goal: int | None = None
+    messages_dropped: int = 0
+    """Dropped by the aggregator itself because its inbox was full."""
+    broker_messages_dropped: int | None = None
+    """The broker's own counter, where it publishes one ($SYS)."""
+    store_bytes: int = 0
+    rss_bytes: int = 0
+    uptime_s: float = 0.0
+
+
+class DeviceState(Struct, frozen=True, kw_only=True):
+    """Retained on ``device/<id>/state``; the will says ``lost``."""
+
+    device_id: str
+    state: WorkName
+    boot: str = ""
+    """Random for each start of the agent."""
+    version: int | None = None
+    """The model version that the device holds."""
+    reason: str = ""
+    """Why it is in this state, for a person to read."""
+
+
+class DeviceMetrics(Struct, frozen=True, kw_only=True):
+    """On ``device/<id>/metrics``. Counts are over the life of the outbox and survive restarts, save where noted."""
+
+    device_id: str = ""
+    version: int | None = None
+    trained_version: int | None = None
+    trainings: int = 0
+    updates_created: int = 0
+    updates_accepted: int = 0
+    updates_duplicate: int = 0
+    updates_stale: int = 0
+    updates_rejected: int = 0
+    updates_dropped: int = 0
+    """Given up by the device because its outbox was full."""
+    refusals: dict[str, int] = {}
+    outbox_updates: int = 0
+    outbox_bytes: int = 0
+    update_bytes: int = 0
+    """Encoded size of the last update."""
+    bytes_sent: int = 0
+    """Payload bytes since the agent started."""
+    bytes_received: int = 0
+    """Payload bytes since the agent started."""
+    training_s: float = 0.0
+    """Duration of the last training."""
+    num_examples: int = 0
+    train_loss: float | None = None
+    holdout_accuracy_before: float | None = None
+    holdout_accuracy: float | None = None
+    """On the device's own held-out data, before and after its last training."""
+    holdout_loss_before: float | None = None
+    holdout_loss: float | None = None
+    reconnects: int = 0
+    rss_bytes: int = 0
+    uptime_s: float = 0.0
+
+
+_T = TypeVar("_T", AggregatorState, AggregatorClaim, AggregatorMetrics, DeviceState, DeviceMetrics)
+
+
+def encode_status(status: Struct) -> bytes:
+    """Return the status as JSON."""
+    return msgspec.json.encode(status)
+
+
+def decode_status(payload: bytes, wanted: type[_T]) -> _T:
+    """Return the status in the JSON payload, or raise ``ProtocolError``."""
+    if len(payload) > MAX_STATUS_BYTES:
+        raise ProtocolError(f"status of {len(payload)} bytes where at most {MAX_STATUS_BYTES} are allowed")
+    try:
+        return msgspec.json.decode(payload, type=wanted)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
+        raise ProtocolError(f"wrong status: {exc}"[:400]) from exc
