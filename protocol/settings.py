@@ -1,0 +1,208 @@
+"""Checking configuration data against typed structs, so that a mistake is named where a person can find it.
+
+Pure: what was read from a file comes in as a mapping, the struct or one exception comes out. Every fault is reported,
+not only the first: nobody likes to correct a file line by line, starting a service each time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Struct, inspect
+
+from protocol.identifiers import IDENTIFIER_PATTERN
+
+StructT = TypeVar("StructT", bound=Struct)
+
+_PATTERNS_IN_WORDS = {
+    IDENTIFIER_PATTERN: "1 to 64 letters, digits, '_', '.' or '-'",
+    "^[0-9a-f]{64}$": "64 hexadecimal digits",
+    "^[0-9a-f]{16}$": "16 hexadecimal digits",
+    "^[a-z0-9_-]{1,32}$": "1 to 32 small letters, digits, '_' or '-'",
+}
+_MAX_SHOWN = 60
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be used; the text has one line per fault, each naming file and key."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def settings_from(data: Mapping[str, Any], wanted: type[StructT], source: str) -> StructT:
+    """Return ``data`` as the struct; raise ``ConfigurationError`` with every fault, each starting with ``source``.
+
+    Strict: no text where a number belongs, no boolean for a number, no fraction for a whole number, no NaN or infinity,
+    no unknown key at any depth. A whole number is accepted where any number is.
+    """
+    faults = tuple(f"{source}: {fault}" for fault in _table_faults(data, wanted, ""))
+    if faults:
+        raise ConfigurationError(*faults)
+    try:
+        return msgspec.convert(data, wanted, strict=True)
+    except msgspec.ValidationError as exc:  # a rule between several keys: a __post_init__ said no
+        raise ConfigurationError(f"{source}: {exc}") from exc
+
+
+def _table_faults(data: Mapping[str, Any], wanted: type[Struct], path: str) -> Iterator[str]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
+    for key in data:
+        if key not in fields:
+            yield f"{_dotted(path, key)} is not a key of {_table(path)}; allowed are {_listed(fields)}" + _nearest(
+                key, fields
+            )
+    for key, field in fields.items():
+        nested = _struct_of(field.type)
+        if key in data:
+            yield from _value_faults(data[key], field.type, nested, _dotted(path, key))
+        elif field.required and nested is not None:
+            required = [f.encode_name for f in msgspec.structs.fields(nested) if f.required]
+            yield f"the table {_table(_dotted(path, key))} is missing; it needs {_listed(required) or 'no key'}"
+        elif field.required:
+            yield f"{_dotted(path, key)} is missing; it belongs in {_table(path)} and is {expectation(field.type)}"
+
+
+def _value_faults(value: object, annotation: Any, nested: type[Struct] | None, path: str) -> Iterator[str]:  # noqa: ANN401 - annotations have no type
+    if nested is not None:
+        if isinstance(value, Mapping):
+            yield from _table_faults(value, nested, path)
+        else:
+            yield f"{path} is {_shown(value)}, but it must be a table: write [{path}] above its keys"
+        return
+    if not _all_finite(value):
+        yield f"{path} is {_shown(value)}; allowed is {expectation(annotation)}, and it must be finite"
+        return
+    try:
+        msgspec.convert(value, annotation, strict=True)
+    except msgspec.ValidationError:
+        allowed = expectation(annotation)
+        yield f"{path} is {_shown(value)}; allowed is {allowed}" + _nearest_choice(value, annotation)
+
+
+def expectation(annotation: Any) -> str:  # noqa: ANN401 - annotations have no type
+    """Return in words what values the annotated type takes: "a whole number from 1 to 65535"."""
+    return _words(inspect.type_info(annotation))
+
+
+def _words(kind: inspect.Type) -> str:  # noqa: PLR0911 - a table of kinds
+    match kind:
+        case inspect.Metadata():
+            return _words(kind.type)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return "a whole number" + _range_in_words(kind)
+        case inspect.FloatType():
+            return "a number" + _range_in_words(kind)
+        case inspect.StrType():
+            return _text_in_words(kind)
+        case inspect.LiteralType():
+            return _alternatives([repr(value) for value in kind.values])
+        case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
+            return f"a list, each item {_words(kind.item_type)}{_length_in_words(kind)}"
+        case inspect.UnionType():
+            return _alternatives([_words(part) for part in kind.types if not isinstance(part, inspect.NoneType)])
+        case inspect.DictType() | inspect.StructType():
+            return "a table"
+        case _:
+            return "anything"
+
+
+def _range_in_words(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.ge is not None and kind.le is not None:
+        return f" from {kind.ge:.15g} to {kind.le:.15g}"
+    bounds = [
+        f"{words} {bound:.15g}"
+        for words, bound in (("above", kind.gt), ("of at least", kind.ge), ("below", kind.lt), ("at most", kind.le))
+        if bound is not None
+    ]
+    return f" {' and '.join(bounds)}" if bounds else ""
+
+
+def _text_in_words(kind: inspect.StrType) -> str:
+    if kind.pattern is not None:
+        return f"a text of {_PATTERNS_IN_WORDS.get(kind.pattern, f'the form {kind.pattern}')}"
+    return "a text" + _length_in_words(kind, "characters")
+
+
+def _length_in_words(kind: Any, unit: str = "items") -> str:  # noqa: ANN401 - four kinds that share two attributes
+    if kind.min_length is None and kind.max_length is None:
+        return ""
+    if kind.max_length is None:
+        return f" of at least {kind.min_length} {unit}"
+    return f" of {kind.min_length or 0} to {kind.max_length} {unit}"
+
+
+def _struct_of(annotation: Any) -> type[Struct] | None:  # noqa: ANN401 - annotations have no type
+    """Return the struct behind ``X`` or ``X | None``; None for everything else."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return _struct_of(parts[0]) if len(parts) == 1 else None
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return annotation
+    return None
+
+
+def _all_finite(value: object) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case list():
+            return all(_all_finite(item) for item in value)
+        case Mapping():
+            return all(_all_finite(item) for item in value.values())
+        case _:
+            return True
+
+
+def _shown(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value) if not isinstance(value, int) or value.bit_length() < 64 else "a huge number"  # noqa: PLR2004 - printing longer ones takes quadratic time
+        case str():
+            return "the text " + _shortened(repr(value))
+        case Mapping():
+            return "a table"
+        case _:
+            return _shortened(str(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
+
+
+def _nearest(word: str, words: Mapping[str, Any] | list[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _nearest_choice(value: object, annotation: Any) -> str:  # noqa: ANN401 - annotations have no type
+    kind = inspect.type_info(annotation)
+    if isinstance(value, str) and isinstance(kind, inspect.LiteralType):
+        return _nearest(value, [str(choice) for choice in kind.values])
+    return ""
+
+
+def _alternatives(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _listed(names: Mapping[str, Any] | list[str]) -> str:
+    return ", ".join(names)
+
+
+def _dotted(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _table(path: str) -> str:
+    return f"[{path}]" if path else "the file's top level"
