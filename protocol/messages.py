@@ -179,6 +179,11 @@ AnyMessage: TypeAlias = Manifest | ModelUpdate | UpdateChunk | UpdateProbe | Rec
 _T = TypeVar("_T", bound=Struct)
 
 
+class _Identity(Struct, frozen=True, kw_only=True):
+    incarnation: Token
+    sequence: Sequence
+
+
 def encode(message: AnyMessage) -> bytes:
     """Return the message as msgpack."""
     packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True)
@@ -199,6 +204,17 @@ def decode_update(payload: bytes) -> ModelUpdate:
     if not isinstance(message, ModelUpdate):
         raise ProtocolError("the chunks do not add up to an update")
     return message
+
+
+def identity_of(payload: bytes) -> tuple[str, int] | None:
+    """Return incarnation and sequence of an update message that was refused, when they can be told, for its receipt."""
+    try:
+        body = _unpacked(payload, MAX_MESSAGE_BYTES)
+        identity = {"incarnation": body["incarnation"], "sequence": body["sequence"]}
+        found = msgspec.convert(identity, _Identity, strict=True)
+    except (ProtocolError, msgspec.ValidationError, KeyError, TypeError):
+        return None
+    return found.incarnation, found.sequence
 
 
 def decode_manifest(payload: bytes) -> Manifest:

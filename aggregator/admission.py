@@ -1,0 +1,86 @@
+"""Whether an update may enter the buffer: every check in one place, cheap ones first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.configuration import AdmissionTable
+from protocol import tensors
+from protocol.errors import ProtocolError
+from protocol.messages import ModelUpdate, ReceiptStatus
+
+
+class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error
+    """The update does not enter. ``code`` is stable, for counting; the text is for people."""
+
+    def __init__(self, status: ReceiptStatus, code: str, text: str, next_after_s: float = 0.0) -> None:
+        super().__init__(f"{code}: {text}")
+        self.status: ReceiptStatus = status
+        self.code = code
+        self.next_after_s = next_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What updates are measured against at the moment."""
+
+    federation: str
+    epoch: str
+    layout: str
+    size: int
+    """Number of parameters."""
+    version: int
+    max_staleness: int
+    withdrawn: tuple[tuple[int, int], ...]
+    limits: AdmissionTable
+
+    def check_origin(self, device_id: str, claimed_device_id: str, federation: str) -> None:
+        """Raise ``Refused`` unless the message is of this federation and of the topic's device."""
+        if federation != self.federation:
+            raise Refused("rejected", "other-federation", f"this is {self.federation!r}, not {federation!r}")
+        if claimed_device_id != device_id:
+            raise Refused(
+                "rejected", "wrong-device", f"the topic is {device_id!r}'s, the message says {claimed_device_id!r}"
+            )
+
+    def admit(self, update: ModelUpdate) -> NDArray[np.float32]:
+        """Return the delta (float32, finite) of an update that may enter; raise ``Refused`` otherwise."""
+        self._check_model(update)
+        self._check_version(update.base_version)
+        if update.num_examples > self.limits.max_examples:
+            raise Refused(
+                "rejected", "examples", f"{update.num_examples} examples claimed, {self.limits.max_examples} allowed"
+            )
+        return self._delta(update)
+
+    def _check_model(self, update: ModelUpdate) -> None:
+        if update.epoch != self.epoch:
+            raise Refused("rejected", "other-epoch", f"the federation began anew: epoch is {self.epoch}")
+        if update.layout != self.layout:
+            raise Refused("rejected", "other-layout", "the parameters belong to another model")
+
+    def _check_version(self, base_version: int) -> None:
+        if base_version > self.version:
+            raise Refused("rejected", "unknown-version", f"version {base_version} is not out, {self.version} is")
+        if any(first <= base_version <= last for first, last in self.withdrawn):
+            raise Refused("stale", "withdrawn-version", f"version {base_version} was rolled back")
+        staleness = self.version - base_version
+        if staleness > self.max_staleness:
+            raise Refused("stale", "too-old", f"{staleness} versions old, {self.max_staleness} allowed")
+
+    def _delta(self, update: ModelUpdate) -> NDArray[np.float32]:
+        try:
+            delta: NDArray[np.float32] = tensors.decode(update.codec, update.delta, self.size)
+        except ProtocolError as exc:
+            raise Refused("rejected", "bad-delta", str(exc)) from exc
+        # One pass finds NaN and Inf as well as size: any of them makes the dot product not finite or large.
+        squared = float(np.dot(delta, delta))
+        if not math.isfinite(squared):
+            raise Refused("rejected", "not-finite", "the delta holds NaN, infinite or huge values")
+        if squared > self.limits.max_update_norm**2:
+            raise Refused("rejected", "norm", f"norm {math.sqrt(squared):.6g}, {self.limits.max_update_norm:g} allowed")
+        return delta

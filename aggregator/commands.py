@@ -1,0 +1,92 @@
+"""What the core asks of its shell. Store commands of a batch are one transaction, and it comes before all the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from aggregator.events import Level
+from aggregator.records import Aggregation, Counters, DeviceRecord, JournalEntry, ServerState, Shelf, VersionRecord
+from protocol.link import Received
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Keep an accepted update and its sequence number."""
+
+    entry: JournalEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveAggregation:
+    """Keep the end of the buffer, and empty the journal; with a version, make it the current one."""
+
+    aggregation: Aggregation
+    version: VersionRecord | None = None
+    server: ServerState | None = None
+    shelf: tuple[Shelf, ...] = ()
+    withdrawn: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveFleet:
+    """Keep what changed about devices, and the counters."""
+
+    devices: tuple[DeviceRecord, ...]
+    counters: Counters
+
+
+StoreCommand: TypeAlias = Journal | SaveAggregation | SaveFleet
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Tell the broker that a message is safe (PUBACK)."""
+
+    received: Received
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """Send a message; with a token, the link answers with ``Published``."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Ask for topics."""
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """Answer an operator."""
+
+    request_id: str
+    body: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tell the log; the shell limits repetition."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """End the process, after what was said before is done."""
+
+    code: int
+    reason: str
+
+
+Command: TypeAlias = StoreCommand | Acknowledge | Publish | Subscribe | Reply | Log | Exit

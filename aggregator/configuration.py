@@ -1,0 +1,137 @@
+"""What ``aggregator.toml`` may say: every key with its type, its bounds and its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from protocol.link import BrokerSettings
+from protocol.messages import MAX_CHUNK_BYTES, Identifier, Participation
+
+NonNegative: TypeAlias = Annotated[float, Meta(ge=0.0)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0.0)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+PositiveCount: TypeAlias = Annotated[int, Meta(ge=1)]
+
+
+class AggregatorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[aggregator]``: who this is and where its state lives."""
+
+    federation: Identifier
+    state_dir: Annotated[str, Meta(min_length=1)] = "/var/lib/fedmq/aggregator"
+    seed: Count = 0
+    """Seeds the initial parameters."""
+
+
+class AggregationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[aggregation]``: how updates become a step of the model."""
+
+    staleness: Literal["constant", "polynomial", "hinge"] = "polynomial"
+    staleness_exponent: NonNegative = 0.5
+    """``a`` of ``(1 + tau) ** -a``."""
+    hinge_versions: NonNegative = 4.0
+    """``b`` of the hinge: full weight up to this staleness."""
+    hinge_slope: Positive = 0.5
+    """``a`` of the hinge: ``1 / (1 + a (tau - b))`` beyond it."""
+    max_staleness: Count = 20
+    damping: bool = False
+    """Multiply the server's step by the buffer's mean staleness weight."""
+    server_optimizer: Literal["plain", "momentum", "adam"] = "plain"
+    server_learning_rate: Positive = 1.0
+    server_momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
+    server_beta2: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.99
+    server_epsilon: Positive = 1e-3
+
+
+class ScheduleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[schedule]``: when a version is made; whichever of goal, interval and cron comes first."""
+
+    goal: Count = 4
+    """So many buffered updates make a version at once; 0: none do."""
+    interval_s: NonNegative = 0.0
+    cron: str = ""
+    """Five fields, as in crontab(5)."""
+    quorum: PositiveCount = 1
+    """Never a version of fewer updates."""
+
+
+class AdmissionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[admission]``: what an update may be."""
+
+    max_update_norm: Positive = 1000.0
+    """Euclidean norm of a delta."""
+    max_examples: PositiveCount = 1_000_000
+    """An update that claims more would drown all others."""
+    max_devices: PositiveCount = 100_000
+    max_assembly_bytes: PositiveCount = 256 * 1024 * 1024
+    """Memory for updates that arrive in chunks, over all devices."""
+    assembly_timeout_s: Positive = 900.0
+
+
+class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[evaluation]``: a gate before publishing; without data it checks only that the step is finite and bounded."""
+
+    path: str = ""
+    """NPZ file with arrays x and y."""
+    max_accuracy_drop: NonNegative = 1.0
+    """Withhold a version whose accuracy is lower than the current one's by more; 1.0 never does."""
+    max_loss_ratio: NonNegative = 0.0
+    """Withhold a version whose loss exceeds the current one's by this factor; 0 never does."""
+    max_step_norm: NonNegative = 0.0
+    """Withhold a version whose step from the current one is longer; 0: no bound."""
+
+
+class DownlinkTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[downlink]``: how versions travel to the devices."""
+
+    chunk_bytes: Annotated[int, Meta(ge=256, le=MAX_CHUNK_BYTES)] = 65536
+    encoding: Literal["f32", "f16"] = "f32"
+    delta_codec: Literal["", "int8"] = ""
+    """Also offer each version as a small step from the one before it."""
+    keep_versions: Annotated[int, Meta(ge=1, le=100)] = 3
+    """So many versions' blobs stay on the broker."""
+
+
+class RegistryTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[registry]``: what is kept of the past."""
+
+    keep_parameters: PositiveCount = 500
+    """Parameters of so many newest versions; older ones keep their lineage but cannot be rolled back to."""
+    keep_lineage: PositiveCount = 100_000
+    """Lineage of so many newest versions."""
+
+
+class PaceTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[pace]``: how receipts steer the fleet."""
+
+    updates_per_s: NonNegative = 0.0
+    """Spread the fleet's updates to about this rate; 0: as fast as devices like."""
+
+
+class MetricsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[metrics]``."""
+
+    interval_s: Positive = 5.0
+    broker_dropped_topic: str = ""
+    """Mosquitto: ``$SYS/broker/publish/messages/dropped``. Some brokers cut clients that ask for $SYS."""
+
+
+class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    aggregator: AggregatorTable
+    model: dict[str, Any]
+    """A model spec, as ``models.build`` takes it."""
+    training: dict[str, Any]
+    """A training plan, as ``models.TrainingPlan`` takes it."""
+    broker: BrokerSettings = BrokerSettings()
+    participation: Participation = Participation()
+    aggregation: AggregationTable = AggregationTable()
+    schedule: ScheduleTable = ScheduleTable()
+    admission: AdmissionTable = AdmissionTable()
+    evaluation: EvaluationTable = EvaluationTable()
+    downlink: DownlinkTable = DownlinkTable()
+    registry: RegistryTable = RegistryTable()
+    pace: PaceTable = PaceTable()
+    metrics: MetricsTable = MetricsTable()

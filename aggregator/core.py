@@ -1,0 +1,378 @@
+"""The aggregator's core: events in, commands out. It opens nothing, waits for nothing, and asks no clock.
+
+``now`` is a monotonic time in seconds, for deadlines; ``wall`` is seconds since 1970, only written down for people.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from aggregator.admission import Refused
+from aggregator.claim import Claim
+from aggregator.commands import Acknowledge, Command, Exit, Log, Publish, Reply, SaveAggregation, SaveFleet, Subscribe
+from aggregator.configuration import AggregatorSettings
+from aggregator.events import (
+    DeviceCommandRequested,
+    Event,
+    MetricsDue,
+    OperatorEvent,
+    RollbackRequested,
+    ScheduleDue,
+    StatusRequested,
+    StopRequested,
+    StoreFailed,
+    Tick,
+)
+from aggregator.fleet import Fleet
+from aggregator.intake import Intake
+from aggregator.ledger import Ledger, first_version
+from aggregator.pace import Pace
+from aggregator.publishing import Announcer, chunk_publishes
+from aggregator.records import Restored
+from aggregator.status import ShellFigures, Status
+from aggregator.stepping import Evaluator
+from models import Model, TrainingPlan
+from protocol.errors import ProtocolError
+from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
+from protocol.messages import DeviceCommand, Manifest, encode
+from protocol.status import (
+    AggregatorClaim,
+    AggregatorState,
+    DeviceMetrics,
+    DeviceState,
+    decode_status,
+    encode_status,
+)
+from protocol.topics import Topics
+
+__all__ = ["AggregatorCore", "ShellFigures", "first_version", "manifest_of"]
+
+EXIT_NOT_ALONE = 3
+MAX_HELD = 20_000
+"""Messages kept while it is not yet clear that we are alone: more than any broker keeps in flight."""
+STORE_RETRY_S = 5.0
+
+
+def manifest_of(settings: AggregatorSettings, model: Model, ledger: Ledger) -> Manifest:
+    """Return the announcement of the ledger's current version."""
+    version = ledger.version
+    return Manifest(
+        federation=settings.aggregator.federation,
+        epoch=ledger.epoch,
+        version=version.version,
+        model=dict(model.spec),
+        layout=model.layout.digest,
+        parameters=version.digest,
+        blob=version.blob,
+        deltas=[version.delta] if version.delta else [],
+        training=TrainingPlan.from_data(settings.training).to_data(),
+        participation=settings.participation,
+    )
+
+
+class AggregatorCore:
+    """One federation's aggregator. All its state can be restored from what its store commands said."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        model: Model,
+        restored: Restored,
+        instance: str,
+        evaluate: Evaluator,
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self.instance = instance
+        self.topics = Topics(settings.aggregator.federation)
+        self.ledger = Ledger(settings, model, restored, evaluate)
+        self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
+        self._pace = Pace(settings.pace.updates_per_s)
+        self._intake = Intake(settings, self.topics, self.ledger, self.fleet, self._pace)
+        self._announcer = Announcer(self.topics)
+        self._claim = Claim(instance, restored.previous_instance)
+        self._held: list[Received] = []
+        self._link_up = False
+        self.status = Status(instance, self.topics, self.ledger, self.fleet, settings.schedule.goal)
+
+    @property
+    def will(self) -> Will:
+        """What the broker says when this process dies."""
+        return Will(topic=self.topics.aggregator_state, payload=self.status.state("offline"))
+
+    @property
+    def figures(self) -> ShellFigures:
+        """What only the shell can measure; it sets them before ``MetricsDue``."""
+        return self.status.figures
+
+    @figures.setter
+    def figures(self, figures: ShellFigures) -> None:
+        self.status.figures = figures
+
+    @property
+    def active(self) -> bool:
+        """Whether this process knows that it is the federation's aggregator."""
+        return self._claim.active
+
+    @property
+    def load(self) -> float:
+        """Fill of the shell's inbox, 0 to 1; set by the shell."""
+        return self._intake.load
+
+    @load.setter
+    def load(self, fill: float) -> None:
+        self._intake.load = fill
+
+    def resume_active(self) -> None:
+        """Go on in the place of a core of this same process that had asked and was alone."""
+        self._claim.active = True
+
+    def deadline(self) -> float | None:
+        """Return when a ``Tick`` is wanted, in the time of ``now``."""
+        deadlines = [d for d in (self._claim.deadline, self._announcer.deadline) if d is not None]
+        return min(deadlines, default=None)
+
+    def checkpoint(self) -> list[Command]:
+        """Return what has to be stored besides, at the end of a batch."""
+        dirty = self.fleet.take_dirty()
+        return [SaveFleet(devices=dirty[0], counters=dirty[1])] if dirty else []
+
+    def handle(self, event: Event, now: float, wall: float) -> list[Command]:  # noqa: PLR0911 - a table of events
+        """Take in one event and return what the shell has to do about it, in this order."""
+        if isinstance(event, LinkEvent):
+            return self._handle_link(event, now, wall)
+        if isinstance(event, OperatorEvent):
+            return self._handle_operator(event, now, wall)
+        match event:
+            case Tick():
+                return self._tick(now, wall)
+            case ScheduleDue():
+                return self._close(now, wall) if self.ledger.quorate else []
+            case MetricsDue():
+                return self._metrics_due(now)
+            case StopRequested():
+                return self._stop()
+            case StoreFailed():
+                return self._store_failed(event)
+
+    def _handle_link(self, event: LinkEvent, now: float, wall: float) -> list[Command]:
+        match event:
+            case Received():
+                return self._received(event, now, wall)
+            case Published():
+                return self._announcer.published(event.token, event.error, now)
+            case LinkUp():
+                return self._linked(event, now)
+            case LinkDown():
+                return self._unlinked(event)
+            case Subscribed():
+                return [Log("error", f"the broker refuses topic {topic}") for topic in event.refused]
+
+    def _handle_operator(self, event: OperatorEvent, now: float, wall: float) -> list[Command]:
+        match event:
+            case StatusRequested():
+                return [Reply(request_id=event.request_id, body=msgspec.to_builtins(self.status.metrics()))]
+            case RollbackRequested():
+                return self._roll_back(event, now, wall)
+            case DeviceCommandRequested():
+                return self._command_device(event)
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    def _received(self, received: Received, now: float, wall: float) -> list[Command]:
+        topic = received.topic
+        if topic == self.topics.aggregator_state:
+            return [*self._heard_state(received, now), Acknowledge(received)]
+        if topic == self.topics.aggregator_claim:
+            return [*self._heard_claim(received), Acknowledge(received)]
+        if not self._claim.active:
+            if len(self._held) < MAX_HELD:
+                self._held.append(received)
+            return []
+        return [*self._device_message(received, now, wall), Acknowledge(received)]
+
+    def _device_message(self, received: Received, now: float, wall: float) -> list[Command]:
+        if received.topic == self._settings.metrics.broker_dropped_topic:
+            self.status.note_broker_dropped(received.payload)
+            return []
+        try:
+            origin = self.topics.parse_device_topic(received.topic)
+            if origin.kind == "update":
+                commands = self._intake.receive(origin.device_id, received, now, wall)
+                return [*commands, *self._close(now, wall)] if self.ledger.goal_reached else commands
+            self._note(origin.device_id, origin.kind, received, wall)
+        except (ProtocolError, Refused) as exc:
+            self.fleet.refused(None, "rejected", "malformed")
+            return [Log("warning", f"dropped a message: {exc}")]
+        return []
+
+    def _note(self, device_id: str, kind: str, received: Received, wall: float) -> None:
+        if not received.payload:
+            return  # an operator cleared a retained state
+        if kind == "state":
+            state = decode_status(received.payload, DeviceState)
+            self.fleet.note_state(device_id, state, wall, retained=received.retain)
+        else:
+            self.fleet.note_metrics(device_id, decode_status(received.payload, DeviceMetrics), wall)
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def _close(self, now: float, wall: float) -> list[Command]:
+        saved = self.ledger.close(wall)
+        if saved.version is None:
+            self.fleet.counters.versions_withheld += 1
+            text = f"withheld version {self.ledger.version.version + 1}: {saved.aggregation.reason}"
+            return [saved, Log("error", text), *self._publish_metrics(now)]
+        self._pace.version_made(now)
+        return [saved, *self._version_made(saved, now)]
+
+    def _version_made(self, saved: SaveAggregation, now: float) -> list[Command]:
+        self.fleet.counters.versions_published += 1
+        self.fleet.mark_counters()
+        version = self.ledger.version
+        figures = " ".join(f"{name}={value:.4g}" for name, value in version.metrics.items())
+        text = f"version {version.version} of {len(saved.aggregation.lineage)} updates {figures}".rstrip()
+        return [Log("info", text), *self._announce(), *self._publish_state(), *self._publish_metrics(now)]
+
+    def _roll_back(self, event: RollbackRequested, now: float, wall: float) -> list[Command]:
+        current = self.ledger.version.version
+        if event.target >= current:
+            text = f"version {event.target} is not older than the current one, {current}"
+            return [Reply(request_id=event.request_id, error=text)]
+        if len(event.parameters) != self.ledger.server.master.nbytes:
+            return [Reply(request_id=event.request_id, error="the kept parameters belong to another model")]
+        saved = self.ledger.roll_back(event.target, event.parameters, wall)
+        aside = len(saved.aggregation.lineage)
+        self.fleet.counters.folded -= aside
+        self.fleet.counters.set_aside += aside
+        made = self.ledger.version.version
+        body = {"version": made, "rolled_back_to": event.target, "updates_set_aside": aside}
+        return [saved, *self._version_made(saved, now), Reply(request_id=event.request_id, body=body)]
+
+    def _announce(self) -> list[Command]:
+        if not (self._link_up and self._claim.active):
+            return []
+        version = self.ledger.version
+        chunks = chunk_publishes(self.topics, version.blob, version.blob_bytes)
+        if version.delta:
+            chunks += chunk_publishes(self.topics, version.delta.blob, version.delta_bytes)
+        manifest = encode(manifest_of(self._settings, self._model, self.ledger))
+        return self._announcer.begin(chunks, manifest, self.ledger.expired)
+
+    # -- the link, and being alone --------------------------------------------------------------------------------
+
+    def _linked(self, event: LinkUp, now: float) -> list[Command]:
+        self._link_up = True
+        # Both first: an answer to the claim comes on the state topic.
+        commands: list[Command] = [
+            Log("info", f"connected with MQTT {event.protocol}"),
+            Subscribe((self.topics.aggregator_state, self.topics.aggregator_claim)),
+        ]
+        if self._claim.active:
+            return [*commands, *self._take_part()]
+        self._claim.asked(now)
+        claim = encode_status(AggregatorClaim(instance=self.instance))
+        return [*commands, Publish(topic=self.topics.aggregator_claim, payload=claim)]
+
+    def _unlinked(self, event: LinkDown) -> list[Command]:
+        self._link_up = False
+        self._announcer.link_lost()
+        self._claim.link_lost()
+        self._held.clear()  # the broker delivers them again
+        return [Log("warning", f"no connection: {event.reason}")]
+
+    def _take_part(self) -> list[Command]:
+        topics = [self.topics.all_updates, self.topics.all_device_states, self.topics.all_device_metrics]
+        if self._settings.metrics.broker_dropped_topic:
+            topics.append(self._settings.metrics.broker_dropped_topic)
+        return [Subscribe(tuple(topics)), *self._publish_state(), *self._announce()]
+
+    def _tick(self, now: float, wall: float) -> list[Command]:
+        commands: list[Command] = []
+        if self._claim.tick(now):
+            held, self._held = self._held, []
+            commands += self._take_part()
+            for received in held:
+                commands += self._received(received, now, wall)
+        if self._announcer.deadline is not None and now >= self._announcer.deadline:
+            commands += self._announce()
+        return commands
+
+    def _heard_state(self, received: Received, now: float) -> list[Command]:
+        try:
+            state = decode_status(received.payload, AggregatorState)
+        except ProtocolError:
+            return []  # cleared, or not ours
+        verdict = self._claim.heard_state(state, now, retained=received.retain)
+        if verdict == "refuse":
+            return self._give_way(state.instance)
+        # Somebody's will or goodbye must not stand for us.
+        return self._publish_state() if verdict == "active" and state.instance != self.instance else []
+
+    def _heard_claim(self, received: Received) -> list[Command]:
+        try:
+            instance = decode_status(received.payload, AggregatorClaim).instance
+        except ProtocolError:
+            return []
+        verdict = self._claim.heard_claim(instance)
+        if verdict == "refuse":
+            return self._give_way(instance)
+        return self._publish_state() if verdict == "active" and instance != self.instance else []
+
+    def _give_way(self, other: str) -> list[Command]:
+        federation = self.topics.federation
+        reason = (
+            f"another aggregator (instance {other}) already serves federation {federation!r} on this broker; "
+            "stop it first, or give this one another federation"
+        )
+        return [Exit(code=EXIT_NOT_ALONE, reason=reason)]
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def _publish_state(self) -> list[Command]:
+        if not self._link_up:
+            return []
+        return [Publish(topic=self.topics.aggregator_state, payload=self.status.state("online"), retain=True)]
+
+    def _metrics_due(self, now: float) -> list[Command]:
+        self._intake.expire(now)
+        self.fleet.refresh()
+        self.status.measure_rate(now)
+        return self._publish_metrics(now, at_once=True)
+
+    def _publish_metrics(self, now: float, *, at_once: bool = False) -> list[Command]:
+        if not (self._link_up and self._claim.active and (self.status.may_tell(now) or at_once)):
+            return []
+        payload = encode_status(self.status.told(now))
+        return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
+
+    # -- operators, and the end -----------------------------------------------------------------------------------
+
+    def _command_device(self, event: DeviceCommandRequested) -> list[Command]:
+        if not self._link_up:
+            return [Reply(request_id=event.request_id, error="the aggregator is not connected to its broker")]
+        command = DeviceCommand(federation=self.topics.federation, request_id=event.request_id, action=event.action)
+        topic = self.topics.command(event.device_id) if event.device_id else self.topics.command_all
+        body = {"sent_to": event.device_id or "all", "action": event.action}
+        return [Publish(topic=topic, payload=encode(command)), Reply(request_id=event.request_id, body=body)]
+
+    def _store_failed(self, event: StoreFailed) -> list[Command]:
+        commands: list[Command] = [Log("error", f"cannot store: {event.reason}; devices are asked to keep updates")]
+        for lost in event.lost:
+            if not isinstance(lost, Received):
+                continue
+            try:
+                origin = self.topics.parse_device_topic(lost.topic)
+                if origin.kind == "update":
+                    text = f"the aggregator cannot store it: {event.reason}"
+                    commands += self._intake.put_off(origin.device_id, lost, text, STORE_RETRY_S)
+            except ProtocolError:
+                pass  # not a device's topic: nobody waits for a receipt
+            commands.append(Acknowledge(lost))
+        return commands
+
+    def _stop(self) -> list[Command]:
+        goodbye = Exit(code=0, reason="asked to stop")
+        if not (self._link_up and self._claim.active):
+            return [goodbye]
+        return [Publish(topic=self.topics.aggregator_state, payload=self.status.state("offline"), retain=True), goodbye]

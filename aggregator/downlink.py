@@ -1,0 +1,72 @@
+"""How a version's parameters are made from the master, and in which forms they travel.
+
+A version *is* what devices end up with: the master is encoded for the way down and decoded again, and that vector is
+evaluated, kept and announced by digest. What encoding rounds away stays in the master, so it is not lost: it goes down
+with a later version (error feedback on the downlink).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.configuration import DownlinkTable
+from protocol import tensors
+from protocol.chunks import blob_of, digest_of
+from protocol.messages import BlobRef, DeltaRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendition:
+    """A version's parameters and their encoded forms."""
+
+    vector: NDArray[np.float32]
+    parameters: bytes
+    digest: str
+    blob: BlobRef
+    blob_bytes: bytes
+    delta: DeltaRef | None = None
+    delta_bytes: bytes = b""
+
+
+def vector_of(parameters: bytes) -> NDArray[np.float32]:
+    """Return the float32 vector (read-only view) of a version's bytes."""
+    return np.frombuffer(parameters, dtype="<f4")
+
+
+def render(
+    master: NDArray[np.float32],
+    settings: DownlinkTable,
+    rng: np.random.Generator,
+    base: tuple[int, NDArray[np.float32]] | None = None,
+) -> Rendition:
+    """Return the version made from ``master`` (float32, finite).
+
+    With ``base``, an earlier version's number and vector, and a delta codec in the settings, the version is
+    ``base + decode(delta)`` in float32, so that who holds the base gets exactly the same vector from the small delta.
+    """
+    delta_bytes, base_version = b"", -1
+    if base is not None and settings.delta_codec:
+        base_version, held = base
+        delta_bytes = tensors.encode(settings.delta_codec, master - held, rng)
+        vector = held + tensors.decode(settings.delta_codec, delta_bytes, master.size)
+        blob_bytes = tensors.encode(settings.encoding, vector, rng)
+    else:
+        blob_bytes = tensors.encode(settings.encoding, master, rng)
+        vector = tensors.decode(settings.encoding, blob_bytes, master.size)
+    parameters = vector.astype("<f4", copy=False).tobytes()
+    delta = None
+    if delta_bytes:
+        reference = blob_of(delta_bytes, settings.delta_codec, settings.chunk_bytes)
+        delta = DeltaRef(base_version=base_version, blob=reference)
+    return Rendition(
+        vector=vector,
+        parameters=parameters,
+        digest=digest_of(parameters),
+        blob=blob_of(blob_bytes, settings.encoding, settings.chunk_bytes),
+        blob_bytes=blob_bytes,
+        delta=delta,
+        delta_bytes=delta_bytes,
+    )

@@ -1,0 +1,105 @@
+"""What is known of the devices, and the counters over all of them."""
+
+from __future__ import annotations
+
+import copy
+
+from aggregator.admission import Refused
+from aggregator.records import Counters, DeviceRecord
+from protocol.messages import ReceiptStatus
+from protocol.status import DeviceMetrics, DeviceState
+
+AWAY = frozenset({"lost", "stopped", ""})
+"""States of a device that is not there; a sleeping one said that it will come back."""
+
+STALENESS_BUCKETS = 16
+MAX_REFUSAL_CODES = 64
+"""Codes are ours and few; the bound holds even if one is ever made from outside text."""
+
+
+def _count(counts: dict[str, int], key: str) -> None:
+    if key in counts or len(counts) < MAX_REFUSAL_CODES:
+        counts[key] = counts.get(key, 0) + 1
+
+
+class Fleet:
+    """Records by device, and which of them the store has not seen yet."""
+
+    def __init__(self, devices: tuple[DeviceRecord, ...], counters: Counters, max_devices: int) -> None:
+        self.devices = {record.device_id: copy.deepcopy(record) for record in devices}
+        self.counters = copy.deepcopy(counters)
+        self._max_devices = max_devices
+        self._dirty: set[str] = set()
+        self._counters_dirty = False
+        self.online_estimate = 0
+        """Devices that are there, or asleep."""
+        self.refresh()
+
+    def seen(self, device_id: str, wall: float) -> DeviceRecord:
+        """Return the device's record, made when it is new; raise ``Refused`` when the fleet is full."""
+        record = self.devices.get(device_id)
+        if record is None:
+            if len(self.devices) >= self._max_devices:
+                raise Refused("rejected", "fleet-full", f"{self._max_devices} devices are known already")
+            record = self.devices[device_id] = DeviceRecord(device_id=device_id, first_seen=wall, refusals={})
+        record.last_seen = wall
+        self._dirty.add(device_id)
+        return record
+
+    def accepted(self, record: DeviceRecord, staleness: int, update_bytes: int) -> None:
+        """Count an update that entered the buffer."""
+        record.accepted += 1
+        record.update_bytes = update_bytes
+        record.last_staleness = staleness
+        self.counters.accepted += 1
+        self.counters.folded += 1
+        self.counters.update_bytes += update_bytes
+        bucket = str(staleness) if staleness < STALENESS_BUCKETS else f"{STALENESS_BUCKETS}+"
+        _count(self.counters.staleness, bucket)
+        self._counters_dirty = True
+
+    def refused(self, record: DeviceRecord | None, status: ReceiptStatus, code: str) -> None:
+        """Count an update, or any other message, that did not enter."""
+        for counts in (self.counters, record):
+            if counts is not None and status != "accepted":
+                setattr(counts, status, getattr(counts, status) + 1)
+                if code:
+                    _count(counts.refusals, code)
+        self._counters_dirty = True
+
+    def received(self, record: DeviceRecord, payload_bytes: int) -> None:
+        """Count a message on the device's update topic."""
+        record.bytes_received += payload_bytes
+        self.counters.received += 1
+        self.counters.bytes_received += payload_bytes
+
+    def note_state(self, device_id: str, state: DeviceState, wall: float, *, retained: bool) -> None:
+        """Take over what the device says of itself; a retained state tells nothing of when it was said."""
+        known = self.devices.get(device_id)
+        record = self.seen(device_id, known.last_seen if known and retained else wall)
+        self.online_estimate += (state.state not in AWAY) - (record.state not in AWAY)
+        record.state = state.state
+        record.version = state.version if state.version is not None else record.version
+
+    def note_metrics(self, device_id: str, metrics: DeviceMetrics, wall: float) -> None:
+        """Take over the device's own figures."""
+        record = self.seen(device_id, wall)
+        record.training_s = metrics.training_s
+        record.holdout_accuracy = metrics.holdout_accuracy
+
+    def refresh(self) -> None:
+        """Count anew who is there."""
+        self.online_estimate = sum(record.state not in AWAY for record in self.devices.values())
+
+    def mark_counters(self) -> None:
+        """Note that the counters were changed from outside."""
+        self._counters_dirty = True
+
+    def take_dirty(self) -> tuple[tuple[DeviceRecord, ...], Counters] | None:
+        """Return copies of what the store has not seen, and count it as seen; None when there is nothing."""
+        if not self._dirty and not self._counters_dirty:
+            return None
+        records = tuple(copy.copy(self.devices[d]) for d in sorted(self._dirty))
+        self._dirty.clear()
+        self._counters_dirty = False
+        return records, copy.copy(self.counters)

@@ -1,0 +1,154 @@
+"""Messages on the update topics: what each one is answered with. Nothing here raises for what a device sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aggregator.admission import Refused
+from aggregator.commands import Command, Journal, Publish
+from aggregator.configuration import AggregatorSettings
+from aggregator.fleet import Fleet
+from aggregator.ledger import Ledger
+from aggregator.pace import Pace
+from aggregator.records import DeviceRecord
+from aggregator.uploads import ENVELOPE_BYTES, Uploads
+from protocol.errors import ProtocolError
+from protocol.link import Received
+from protocol.messages import (
+    ModelUpdate,
+    Receipt,
+    ReceiptStatus,
+    UpdateChunk,
+    UpdateProbe,
+    UpMessage,
+    decode_up,
+    decode_update,
+    encode,
+    identity_of,
+)
+from protocol.topics import Topics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sender:
+    """Whom the answer goes to: always the owner of the topic, whatever the message claims."""
+
+    device_id: str
+    incarnation: str
+    sequence: int
+
+
+class Intake:
+    """Takes in updates, whole or in chunks, and probes; returns the journal entry, if any, and then the receipt."""
+
+    def __init__(self, settings: AggregatorSettings, topics: Topics, ledger: Ledger, fleet: Fleet, pace: Pace) -> None:
+        self._federation = settings.aggregator.federation
+        self._topics = topics
+        self._ledger = ledger
+        self._fleet = fleet
+        self._pace = pace
+        self._uploads = Uploads(
+            # Float32 is the widest encoding that any codec has, save for scales.
+            max_update_bytes=5 * ledger.server.master.size + ENVELOPE_BYTES,
+            max_total_bytes=settings.admission.max_assembly_bytes,
+            timeout_s=settings.admission.assembly_timeout_s,
+        )
+        self.load = 0.0
+        """Fill of the shell's inbox, 0 to 1."""
+
+    def expire(self, now: float) -> None:
+        """Forget uploads that were given up."""
+        self._uploads.expire(now)
+
+    def receive(self, device_id: str, received: Received, now: float, wall: float) -> list[Command]:
+        """Return what one message on the device's update topic leads to."""
+        try:
+            record = self._fleet.seen(device_id, wall)
+        except Refused as refused:
+            return self._refuse(None, self._sender(device_id, received.payload), refused)
+        self._fleet.received(record, len(received.payload))
+        try:
+            message = decode_up(received.payload)
+        except ProtocolError as exc:
+            malformed = Refused("rejected", "malformed", str(exc))
+            return self._refuse(record, self._sender(device_id, received.payload), malformed)
+        sender = _Sender(device_id=device_id, incarnation=message.incarnation, sequence=message.sequence)
+        try:
+            self._ledger.gate.check_origin(device_id, message.device_id, message.federation)
+            return self._take(record, sender, message, len(received.payload), now)
+        except Refused as refused:
+            return self._refuse(record, sender, refused)
+
+    def put_off(self, device_id: str, received: Received, reason: str, next_after_s: float) -> list[Command]:
+        """Return the receipt for a message that could not be stored: the device keeps its update."""
+        not_stored = Refused("retry", "not-stored", reason, next_after_s)
+        return self._refuse(None, self._sender(device_id, received.payload), not_stored)
+
+    def _take(
+        self, record: DeviceRecord, sender: _Sender, message: UpMessage, payload_bytes: int, now: float
+    ) -> list[Command]:
+        match message:
+            case ModelUpdate():
+                return self._admit(record, sender, message, payload_bytes)
+            case UpdateChunk():
+                return self._add_chunk(record, sender, message, now)
+            case UpdateProbe():
+                return self._answer_probe(record, sender)
+
+    def _admit(self, record: DeviceRecord, sender: _Sender, update: ModelUpdate, update_bytes: int) -> list[Command]:
+        entry = self._ledger.admit(update, update_bytes, self._pace.retry_after_s())
+        self._fleet.accepted(record, entry.contribution.staleness, update_bytes)
+        next_after_s = self._pace.next_after_s(self._fleet.online_estimate, self.load)
+        return [Journal(entry), self._receipt(sender, "accepted", "", next_after_s)]
+
+    def _add_chunk(self, record: DeviceRecord, sender: _Sender, chunk: UpdateChunk, now: float) -> list[Command]:
+        if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):
+            raise Refused("duplicate", "", "accepted before")
+        whole = self._uploads.add(sender.device_id, chunk, now)
+        if whole is None:
+            return []
+        try:
+            update = decode_update(whole)
+        except ProtocolError as exc:
+            raise Refused("rejected", "malformed", str(exc)) from exc
+        self._ledger.gate.check_origin(sender.device_id, update.device_id, update.federation)
+        if (update.incarnation, update.sequence) != (sender.incarnation, sender.sequence):
+            raise Refused("rejected", "malformed", "the update in the chunks has another identity than the chunks")
+        return self._admit(record, sender, update, len(whole))
+
+    def _answer_probe(self, record: DeviceRecord, sender: _Sender) -> list[Command]:
+        if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):
+            raise Refused("duplicate", "", "accepted before")
+        record.retry += 1
+        missing = self._uploads.missing(sender.device_id, sender.incarnation, sender.sequence)
+        return [self._receipt(sender, "retry", "still wanted", 0.0, missing)]
+
+    def _refuse(self, record: DeviceRecord | None, sender: _Sender | None, refused: Refused) -> list[Command]:
+        self._fleet.refused(record, refused.status, refused.code)
+        if sender is None:
+            return []  # nobody can be answered: the message does not say which update it is
+        reason = "" if refused.status == "duplicate" else str(refused)
+        return [self._receipt(sender, refused.status, reason, refused.next_after_s)]
+
+    def _sender(self, device_id: str, payload: bytes) -> _Sender | None:
+        identity = identity_of(payload)
+        if identity is None:
+            return None
+        return _Sender(device_id=device_id, incarnation=identity[0], sequence=identity[1])
+
+    def _receipt(
+        self, sender: _Sender, status: ReceiptStatus, reason: str, next_after_s: float, missing: list[int] | None = None
+    ) -> Publish:
+        receipt = Receipt(
+            federation=self._federation,
+            epoch=self._ledger.epoch,
+            device_id=sender.device_id,
+            incarnation=sender.incarnation,
+            sequence=sender.sequence,
+            status=status,
+            reason=reason[:512],
+            version=self._ledger.version.version,
+            next_after_s=next_after_s,
+            missing=missing or [],
+        )
+        return Publish(topic=self._topics.receipt(sender.device_id), payload=encode(receipt))

@@ -1,0 +1,233 @@
+"""The model's side of the aggregator: current version, open buffer, what was accepted, and how a version is made.
+
+Restoring replays the journal in its order, so that buffer and sum have the same bits as before the restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from aggregator.admission import Gate, Refused
+from aggregator.buffer import Buffer, Contribution
+from aggregator.commands import SaveAggregation
+from aggregator.configuration import AggregatorSettings
+from aggregator.downlink import Rendition, render, vector_of
+from aggregator.publishing import restock
+from aggregator.records import (
+    Aggregation,
+    JournalEntry,
+    Outcome,
+    Restored,
+    ServerState,
+    Shelf,
+    VersionKind,
+    VersionRecord,
+)
+from aggregator.server_optimizer import server_optimizer
+from aggregator.staleness import staleness_weight
+from aggregator.stepping import Evaluator, initial_state, objection, step
+from models import Model
+from protocol import tensors
+from protocol.messages import ModelUpdate
+
+
+def shelf_of(version: int, made: Rendition | VersionRecord) -> list[Shelf]:
+    """Return the blobs of a version as they will lie on the broker."""
+    blobs = [made.blob, *([made.delta.blob] if made.delta else [])]
+    return [Shelf(version=version, digest=blob.digest, chunk_count=blob.chunk_count) for blob in blobs]
+
+
+def record_of(version: int, kind: VersionKind, made: Rendition, created: float) -> VersionRecord:
+    """Return a version without metrics or lineage figures."""
+    return VersionRecord(
+        version=version,
+        kind=kind,
+        created=created,
+        parameters=made.parameters,
+        digest=made.digest,
+        blob=made.blob,
+        blob_bytes=made.blob_bytes,
+        delta=made.delta,
+        delta_bytes=made.delta_bytes,
+    )
+
+
+def first_version(
+    settings: AggregatorSettings, model: Model, created: float
+) -> tuple[VersionRecord, ServerState, tuple[Shelf, ...]]:
+    """Return version 0, the untrained model that the seed gives, with all that a new store has to hold."""
+    seed = settings.aggregator.seed
+    master = model.init(np.random.default_rng(seed))
+    made = render(master, settings.downlink, np.random.default_rng([seed, 0]))
+    server = initial_state(master, server_optimizer(settings.aggregation))
+    return record_of(0, "initial", made, created), server, tuple(shelf_of(0, made))
+
+
+class Ledger:
+    """All that decides about updates and versions. Every method that changes it returns what has to be stored."""
+
+    def __init__(self, settings: AggregatorSettings, model: Model, restored: Restored, evaluate: Evaluator) -> None:
+        self._settings = settings
+        self._model = model
+        self._evaluate = evaluate
+        self._optimizer = server_optimizer(settings.aggregation)
+        self._staleness_weight = staleness_weight(settings.aggregation)
+        self.epoch = restored.epoch
+        self.version = restored.version
+        self.server = restored.server
+        self.shelf = restored.shelf
+        self.expired: tuple[Shelf, ...] = ()
+        """Blobs on the broker that no kept version needs."""
+        self.withdrawn = restored.withdrawn
+        self.sequences = dict(restored.sequences)
+        self.metrics = restored.version.metrics or evaluate(vector_of(restored.version.parameters))
+        """Of the current version, on the evaluation data."""
+        self.buffer = self._replayed(restored.journal)
+        self._gate = self._made_gate()
+
+    def _replayed(self, journal: tuple[JournalEntry, ...]) -> Buffer:
+        buffer = Buffer(self._model.layout.size)
+        for entry in journal:
+            buffer.add(entry.contribution, tensors.decode(entry.codec, entry.delta, self._model.layout.size))
+        return buffer
+
+    def _made_gate(self) -> Gate:
+        return Gate(
+            federation=self._settings.aggregator.federation,
+            epoch=self.epoch,
+            layout=self._model.layout.digest,
+            size=self._model.layout.size,
+            version=self.version.version,
+            max_staleness=self._settings.aggregation.max_staleness,
+            withdrawn=self.withdrawn,
+            limits=self._settings.admission,
+        )
+
+    @property
+    def gate(self) -> Gate:
+        """What updates are measured against now."""
+        return self._gate
+
+    def is_duplicate(self, device_id: str, incarnation: str, sequence: int) -> bool:
+        """Return whether the update was accepted before (a device sends in order, one at a time)."""
+        return sequence <= self.sequences.get((device_id, incarnation), 0)
+
+    def admit(self, update: ModelUpdate, update_bytes: int, retry_after_s: float) -> JournalEntry:
+        """Fold an update in and return its journal entry, or raise ``Refused`` and change nothing."""
+        if self.is_duplicate(update.device_id, update.incarnation, update.sequence):
+            raise Refused("duplicate", "", "accepted before")
+        delta = self._gate.admit(update)
+        limit = self._settings.participation.contributions_per_version
+        if self.buffer.of_device(update.device_id) >= limit:
+            text = f"version {self.version.version + 1} has its {limit} of this device"
+            raise Refused("retry", "one-per-version", text, retry_after_s)
+        staleness = self.version.version - update.base_version
+        contribution = Contribution(
+            device_id=update.device_id,
+            incarnation=update.incarnation,
+            sequence=update.sequence,
+            base_version=update.base_version,
+            staleness=staleness,
+            num_examples=update.num_examples,
+            num_steps=update.num_steps,
+            weight=update.num_examples * self._staleness_weight(staleness),
+            update_bytes=update_bytes,
+            metrics=update.metrics,
+        )
+        self.buffer.add(contribution, delta)
+        self.sequences[update.device_id, update.incarnation] = update.sequence
+        return JournalEntry(contribution=contribution, codec=update.codec, delta=update.delta)
+
+    @property
+    def goal_reached(self) -> bool:
+        """Whether the buffer is full enough to close without the clock."""
+        goal = self._settings.schedule.goal
+        return 0 < goal <= len(self.buffer) and self.quorate
+
+    @property
+    def quorate(self) -> bool:
+        """Whether the buffer holds enough for any version at all."""
+        return len(self.buffer) >= self._settings.schedule.quorum
+
+    def close(self, wall: float) -> SaveAggregation:
+        """Make the next version of the buffer, or withhold it; either way the buffer is empty afterwards."""
+        candidate = step(self.buffer, self.server, self._optimizer, self._settings.aggregation)
+        number = self.version.version + 1
+        # Not finite means that there is nothing to render or to evaluate; the gate says so.
+        finite = bool(np.isfinite(candidate.server.master).all())
+        made = self._rendered(candidate.server, number) if finite else None
+        metrics = self._evaluate(made.vector) if made else {}
+        reason = objection(candidate, metrics, self.metrics, self._settings.evaluation)
+        if made is None or reason:
+            return self._withhold(reason, wall, metrics)
+        record = record_of(number, "aggregate", made, wall)
+        return self._publish(record, candidate.server, metrics, wall, step_norm=candidate.norm)
+
+    def roll_back(self, target: int, parameters: bytes, wall: float) -> SaveAggregation:
+        """Make a new version with the target's parameters, set the open buffer aside, withdraw what lies between."""
+        master = vector_of(parameters).astype(np.float32)
+        number = self.version.version + 1
+        made = render(master, self._settings.downlink, np.random.default_rng([self._settings.aggregator.seed, number]))
+        self.withdrawn = (*self.withdrawn, (target + 1, self.version.version))
+        record = record_of(number, "rollback", made, wall)
+        server = initial_state(master, self._optimizer)
+        return self._publish(record, server, self._evaluate(made.vector), wall, step_norm=0.0, rolled_back_to=target)
+
+    def _rendered(self, server: ServerState, number: int) -> Rendition:
+        held = (self.version.version, vector_of(self.version.parameters))
+        rng = np.random.default_rng([self._settings.aggregator.seed, number])
+        return render(server.master, self._settings.downlink, rng, held)
+
+    def _publish(
+        self,
+        record: VersionRecord,
+        server: ServerState,
+        metrics: dict[str, float],
+        wall: float,
+        *,
+        step_norm: float,
+        rolled_back_to: int | None = None,
+    ) -> SaveAggregation:
+        # A rollback's version holds nothing of the buffer; those updates count as set aside.
+        folded = self.buffer if rolled_back_to is None else Buffer(self._model.layout.size)
+        record = replace(
+            record,
+            metrics=metrics,
+            num_updates=len(folded),
+            total_weight=folded.sum.weight,
+            step_norm=step_norm,
+            rolled_back_to=rolled_back_to,
+        )
+        outcome: Outcome = "published" if rolled_back_to is None else "set-aside"
+        aggregation = self._aggregation(outcome, "", wall, metrics, record.version)
+        fresh = shelf_of(record.version, record)
+        self.shelf, self.expired = restock(self.shelf, fresh, self._settings.downlink.keep_versions)
+        self.version, self.server, self.metrics = record, server, metrics
+        self._empty()
+        return SaveAggregation(
+            aggregation=aggregation, version=record, server=server, shelf=self.shelf, withdrawn=self.withdrawn
+        )
+
+    def _withhold(self, reason: str, wall: float, metrics: dict[str, float]) -> SaveAggregation:
+        aggregation = self._aggregation("withheld", reason, wall, metrics, None)
+        self._empty()
+        return SaveAggregation(aggregation=aggregation, shelf=self.shelf, withdrawn=self.withdrawn)
+
+    def _aggregation(
+        self, outcome: Outcome, reason: str, wall: float, metrics: dict[str, float], version: int | None
+    ) -> Aggregation:
+        return Aggregation(
+            outcome=outcome,
+            base_version=self.version.version,
+            version=version,
+            reason=reason,
+            created=wall,
+            lineage=tuple(self.buffer.contributions),
+            metrics=metrics,
+        )
+
+    def _empty(self) -> None:
+        self.buffer = Buffer(self._model.layout.size)
+        self._gate = self._made_gate()

@@ -1,0 +1,112 @@
+"""Bringing a version to the broker: all chunks first, their PUBACKs, and only then the manifest that names them."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from aggregator.commands import Command, Log, Publish
+from aggregator.records import Shelf
+from protocol.chunks import split
+from protocol.messages import BlobRef
+from protocol.topics import Topics
+
+WINDOW = 16
+"""So many chunks are under way at a time: enough for the link, little memory in the client."""
+
+RETRY_S = 5.0
+
+
+def chunk_publishes(topics: Topics, blob: BlobRef, data: bytes) -> list[tuple[str, bytes]]:
+    """Return topic and payload of every chunk of the blob."""
+    return [(topics.blob(blob.digest, i), chunk) for i, chunk in enumerate(split(data, blob.chunk_bytes))]
+
+
+class Announcer:
+    """Publishes one version at a time; a newer one replaces it. Begins anew on every connection."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._generation = 0
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._under_way: set[str] = set()
+        self._manifest = b""
+        self._cleanup: tuple[Shelf, ...] = ()
+        self.announced = False
+        """Whether the broker took the manifest of the current version on this connection."""
+        self.deadline: float | None = None
+
+    def begin(self, chunks: list[tuple[str, bytes]], manifest: bytes, cleanup: tuple[Shelf, ...]) -> list[Command]:
+        """Start over with these chunks and this manifest; afterwards clear the blobs in ``cleanup``."""
+        self._generation += 1
+        self._waiting = deque(chunks)
+        self._under_way.clear()
+        self._manifest = manifest
+        self._cleanup = cleanup
+        self.announced = False
+        self.deadline = None
+        return self._advance()
+
+    def published(self, token: str, error: str, now: float) -> list[Command]:
+        """Take in the end of a publish that ``begin`` caused; others are ignored."""
+        if token == self._manifest_token:
+            return self._manifest_done(error, now)
+        if token not in self._under_way:
+            return []
+        self._under_way.discard(token)
+        if error:
+            return self._failed(error, now)
+        return self._advance()
+
+    def link_lost(self) -> None:
+        """Forget what was under way: the next connection begins anew."""
+        self._generation += 1
+        self._under_way.clear()
+        self._waiting.clear()
+        self.announced = False
+        self.deadline = None
+
+    @property
+    def _manifest_token(self) -> str:
+        return f"manifest:{self._generation}"
+
+    def _advance(self) -> list[Command]:
+        commands: list[Command] = []
+        while self._waiting and len(self._under_way) < WINDOW:
+            topic, payload = self._waiting.popleft()
+            token = f"chunk:{self._generation}:{len(self._waiting)}"
+            self._under_way.add(token)
+            commands.append(Publish(topic=topic, payload=payload, retain=True, token=token))
+        if not self._waiting and not self._under_way:
+            token = self._manifest_token
+            commands.append(Publish(topic=self._topics.current_model, payload=self._manifest, retain=True, token=token))
+        return commands
+
+    def _manifest_done(self, error: str, now: float) -> list[Command]:
+        if error:
+            return self._failed(error, now)
+        self.announced = True
+        return [
+            Publish(topic=self._topics.blob(shelf.digest, index), payload=b"", retain=True)
+            for shelf in self._cleanup
+            for index in range(shelf.chunk_count)
+        ]
+
+    def _failed(self, error: str, now: float) -> list[Command]:
+        self._generation += 1  # whatever else is under way no longer matters
+        self._under_way.clear()
+        self._waiting.clear()
+        self.deadline = now + RETRY_S
+        return [Log("warning", f"the broker did not take the model: {error}; trying again in {RETRY_S:g} s")]
+
+
+def restock(shelf: tuple[Shelf, ...], fresh: list[Shelf], keep: int) -> tuple[tuple[Shelf, ...], tuple[Shelf, ...]]:
+    """Return the shelf with the ``fresh`` blobs, and those to be cleared because only older versions need them.
+
+    What is to be cleared stays on the returned shelf until the next version, in case a crash comes between.
+    """
+    everything = (*shelf, *fresh)
+    kept_versions = sorted({entry.version for entry in everything})[-keep:]
+    kept = tuple(entry for entry in everything if entry.version in kept_versions)
+    needed = {entry.digest for entry in kept}
+    expired = tuple(entry for entry in everything if entry.version not in kept_versions and entry.digest not in needed)
+    return (*expired, *kept), expired

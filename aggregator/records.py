@@ -1,0 +1,140 @@
+"""What the store keeps, as frozen values: the journal, versions with their lineage, devices, and all of it restored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from aggregator.buffer import Contribution
+from protocol.messages import BlobRef, DeltaRef
+
+VersionKind: TypeAlias = Literal["initial", "aggregate", "rollback"]
+Outcome: TypeAlias = Literal["published", "withheld", "set-aside"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """An accepted update with its encoded delta: enough to fold it again after a restart, bit for bit."""
+
+    contribution: Contribution
+    codec: str
+    delta: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """One version of the model, as published."""
+
+    version: int
+    kind: VersionKind
+    created: float
+    """Seconds since 1970 by the aggregator's clock; to look at, never to decide by."""
+    parameters: bytes
+    """Float32 little-endian: what every device gets, however it is encoded on the way."""
+    digest: str
+    """SHA-256 of ``parameters``."""
+    blob: BlobRef
+    blob_bytes: bytes
+    delta: DeltaRef | None = None
+    delta_bytes: bytes = b""
+    metrics: dict[str, float] = field(default_factory=dict)
+    num_updates: int = 0
+    total_weight: float = 0.0
+    step_norm: float = 0.0
+    rolled_back_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """What the next step starts from."""
+
+    master: NDArray[np.float32]
+    """The parameters before the downlink's encoding; rounding never accumulates in them."""
+    optimizer: str
+    vectors: tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregation:
+    """The end of one buffer: published as a version, withheld by the gate, or set aside by a rollback."""
+
+    outcome: Outcome
+    base_version: int
+    version: int | None
+    reason: str
+    created: float
+    lineage: tuple[Contribution, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Shelf(Struct, frozen=True, kw_only=True):
+    """A blob that lies on the broker: which, and for which version."""
+
+    version: int
+    digest: str
+    chunk_count: int
+
+
+class DeviceRecord(Struct, kw_only=True):
+    """What is known of one device; survives restarts and needs nothing retained on the broker."""
+
+    device_id: str
+    first_seen: float = 0.0
+    last_seen: float = 0.0
+    """Seconds since 1970 by the aggregator's clock."""
+    state: str = ""
+    version: int | None = None
+    accepted: int = 0
+    duplicate: int = 0
+    stale: int = 0
+    rejected: int = 0
+    retry: int = 0
+    refusals: dict[str, int] = {}
+    bytes_received: int = 0
+    update_bytes: int = 0
+    training_s: float | None = None
+    holdout_accuracy: float | None = None
+    last_staleness: int | None = None
+
+
+class Counters(Struct, kw_only=True):
+    """Sums over the life of the federation. Always: ``accepted == folded + set_aside``."""
+
+    received: int = 0
+    accepted: int = 0
+    folded: int = 0
+    set_aside: int = 0
+    duplicate: int = 0
+    stale: int = 0
+    rejected: int = 0
+    retry: int = 0
+    versions_published: int = 0
+    versions_withheld: int = 0
+    bytes_received: int = 0
+    update_bytes: int = 0
+    refusals: dict[str, int] = {}
+    staleness: dict[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """All that a core starts from; a restart and a first start differ in nothing else."""
+
+    epoch: str
+    store_id: str
+    """Identity of the store: the name of our session at the broker."""
+    previous_instance: str
+    version: VersionRecord
+    server: ServerState
+    journal: tuple[JournalEntry, ...] = ()
+    sequences: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Last accepted sequence by device and incarnation."""
+    devices: tuple[DeviceRecord, ...] = ()
+    counters: Counters = field(default_factory=Counters)
+    withdrawn: tuple[tuple[int, int], ...] = ()
+    """Ranges of versions (first, last) that rollbacks took back: no update may build on them."""
+    shelf: tuple[Shelf, ...] = ()

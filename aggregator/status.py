@@ -1,0 +1,108 @@
+"""What the aggregator tells of itself: its state and its figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from aggregator.fleet import Fleet
+from aggregator.ledger import Ledger
+from protocol.status import AggregatorMetrics, AggregatorState, encode_status
+from protocol.topics import Topics
+
+MIN_INTERVAL_S = 0.2
+"""Fast versions do not flood the watchers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellFigures:
+    """What only the shell can measure."""
+
+    store_bytes: int = 0
+    rss_bytes: int = 0
+    messages_dropped: int = 0
+    uptime_s: float = 0.0
+
+
+class Status:
+    """Reads ledger and fleet; changes neither."""
+
+    def __init__(self, instance: str, topics: Topics, ledger: Ledger, fleet: Fleet, goal: int) -> None:
+        self.figures = ShellFigures()
+        self._instance = instance
+        self._topics = topics
+        self._ledger = ledger
+        self._fleet = fleet
+        self._goal = goal
+        self._broker_dropped: int | None = None
+        self._measured: tuple[float, int] | None = None
+        self._updates_per_s = 0.0
+        self._told_at = -math.inf
+
+    def state(self, status: Literal["online", "offline"]) -> bytes:
+        """Return the retained state, encoded."""
+        state = AggregatorState(
+            federation=self._topics.federation,
+            epoch=self._ledger.epoch,
+            instance=self._instance,
+            status=status,
+            version=self._ledger.version.version,
+        )
+        return encode_status(state)
+
+    def note_broker_dropped(self, payload: bytes) -> None:
+        """Take over the broker's own counter, a decimal number in its $SYS tree."""
+        text = payload[:32].decode("ascii", "replace").strip()
+        if text.isdecimal():
+            self._broker_dropped = int(text)
+
+    def measure_rate(self, now: float) -> None:
+        """Take the rate of accepted updates since the last call."""
+        accepted = self._fleet.counters.accepted
+        if self._measured is not None and now > self._measured[0]:
+            self._updates_per_s = (accepted - self._measured[1]) / (now - self._measured[0])
+        self._measured = (now, accepted)
+
+    def may_tell(self, now: float) -> bool:
+        """Return whether the last figures are old enough for new ones."""
+        return now >= self._told_at + MIN_INTERVAL_S
+
+    def told(self, now: float) -> AggregatorMetrics:
+        """Return the figures, and note that they are told now."""
+        self._told_at = now
+        return self.metrics()
+
+    def metrics(self) -> AggregatorMetrics:
+        """Return the figures as they stand."""
+        counters = self._fleet.counters
+        return AggregatorMetrics(
+            federation=self._topics.federation,
+            version=self._ledger.version.version,
+            versions_published=counters.versions_published,
+            versions_withheld=counters.versions_withheld,
+            devices_known=len(self._fleet.devices),
+            devices_online=self._fleet.online_estimate,
+            updates_received=counters.received,
+            updates_accepted=counters.accepted,
+            updates_folded=counters.folded,
+            updates_buffered=len(self._ledger.buffer),
+            updates_set_aside=counters.set_aside,
+            updates_duplicate=counters.duplicate,
+            updates_stale=counters.stale,
+            updates_rejected=counters.rejected,
+            updates_retry=counters.retry,
+            refusals=counters.refusals,
+            staleness=counters.staleness,
+            updates_per_s=self._updates_per_s,
+            bytes_received=counters.bytes_received,
+            update_bytes_received=counters.update_bytes,
+            accuracy=self._ledger.metrics.get("accuracy"),
+            loss=self._ledger.metrics.get("loss"),
+            buffer_goal=self._goal or None,
+            messages_dropped=self.figures.messages_dropped,
+            broker_messages_dropped=self._broker_dropped,
+            store_bytes=self.figures.store_bytes,
+            rss_bytes=self.figures.rss_bytes,
+            uptime_s=self.figures.uptime_s,
+        )
