@@ -1,0 +1,134 @@
+"""What the demo's fleet looks like: how fast each device is, when it comes and goes, and its configuration. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fedmq.demo_data import CLASSES, FEATURES
+
+FEDERATION = "demo"
+
+MODEL: dict[str, Any] = {
+    "kind": "mlp",
+    "inputs": FEATURES,
+    "hidden": [32],
+    "outputs": CLASSES,
+    "task": "classification",
+}
+TRAINING: dict[str, Any] = {"epochs": 2, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.1}
+HOLDOUT = 0.2
+
+FASTEST_S = 0.25
+"""A training of the fastest device; the slowest takes ``SLOWNESS`` times as long."""
+SLOWNESS = 12.0
+"""A phone of today against a microcontroller board of some years ago."""
+CYCLE = 7
+"""Habits repeat after so many devices."""
+SHARE_OF_FLEET = 0.5
+"""A version is made of updates from more than so many of the devices: nobody waits for the slow half."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    """One device's habits; times in seconds from the start of the fleet."""
+
+    name: str
+    training_s: float
+    """How long it takes at least for one training."""
+    joins_at_s: float = 0.0
+    leaves_at_s: float | None = None
+    """It is switched off (SIGTERM) ..."""
+    returns_at_s: float | None = None
+    """... and on again."""
+    awake_s: float = 0.0
+    """It sleeps after so many seconds; 0: never."""
+    asleep_s: float = 0.0
+
+
+def plan_fleet(names: list[str], seconds: float) -> list[DevicePlan]:
+    """Return the habits of a fleet that runs for so many seconds.
+
+    Speeds are spread evenly on a logarithmic scale and dealt out so that neighbours differ. Of every seven devices the
+    third and the sixth sleep, the fourth joins late, the seventh later, and the second is switched off for a while. A
+    fleet of one or two does none of that.
+    """
+    return [_plan_device(name, place, len(names), seconds) for place, name in enumerate(names)]
+
+
+def goal_of(devices: int) -> int:
+    """Return how many updates make a version."""
+    return max(1, int(devices * SHARE_OF_FLEET + 0.5))
+
+
+def speed_of(place: int, devices: int) -> float:
+    """Return how long the device at this place trains, in seconds: from ``FASTEST_S`` to ``SLOWNESS`` times that."""
+    if devices == 1:
+        return FASTEST_S
+    rank = _dealt(devices).index(place)
+    return float(FASTEST_S * SLOWNESS ** (rank / (devices - 1)))
+
+
+def agent_toml(plan: DevicePlan, *, folder: str, host: str, port: int, samples: int) -> str:
+    """Return ``agent.toml`` of a device that holds so many windows; paths are relative to ``folder``."""
+    per_epoch = -(-int(samples * (1.0 - HOLDOUT)) // TRAINING["batch_size"])
+    return _toml(
+        {
+            "device": {"id": plan.name, "federation": FEDERATION, "state_dir": f"{folder}/{plan.name}"},
+            "broker": _broker(host, port),
+            "data": {"path": f"{folder}/{plan.name}.npz", "holdout_fraction": HOLDOUT, "watch_s": 0.0},
+            "training": {"step_interval_s": round(plan.training_s / (per_epoch * TRAINING["epochs"]), 6)},
+            "outbox": {"receipt_timeout_s": 2.0, "resend_max_s": 5.0},
+            "sleep": {"awake_s": plan.awake_s, "asleep_s": plan.asleep_s},
+            "metrics": {"interval_s": 1.0},
+        }
+    )
+
+
+def aggregator_toml(*, folder: str, host: str, port: int, devices: int) -> str:
+    """Return ``aggregator.toml`` for a fleet of so many devices."""
+    return _toml(
+        {
+            "aggregator": {"federation": FEDERATION, "state_dir": f"{folder}/aggregator"},
+            "broker": _broker(host, port),
+            "model": MODEL,
+            "training": TRAINING,
+            "participation": {"codec": "int8"},
+            "schedule": {"goal": goal_of(devices)},
+            "evaluation": {"path": f"{folder}/evaluation.npz"},
+            "metrics": {"interval_s": 0.5},
+        }
+    )
+
+
+def _plan_device(name: str, place: int, devices: int, seconds: float) -> DevicePlan:
+    habits: dict[str, float] = {}
+    if devices > 2:  # noqa: PLR2004 - or nobody might be left
+        match place % CYCLE:
+            case 1:
+                habits = {"leaves_at_s": 0.4 * seconds, "returns_at_s": 0.6 * seconds}
+            case 2 | 5:
+                habits = {"awake_s": 0.12 * seconds + place, "asleep_s": 0.1 * seconds}
+            case 3:
+                habits = {"joins_at_s": 0.15 * seconds}
+            case 6:
+                habits = {"joins_at_s": 0.3 * seconds}
+    return DevicePlan(name=name, training_s=speed_of(place, devices), **habits)
+
+
+def _dealt(devices: int) -> list[int]:
+    """Return the places from the fastest to the slowest: every third, then the ones left out."""
+    return [place for start in range(3) for place in range(start, devices, 3)]
+
+
+def _broker(host: str, port: int) -> dict[str, Any]:
+    return {"host": host, "port": port, "reconnect_min_s": 0.2, "reconnect_max_s": 2.0}
+
+
+def _toml(tables: dict[str, dict[str, Any]]) -> str:
+    # Strings, numbers and lists of numbers are written alike in JSON and TOML.
+    lines: list[str] = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)

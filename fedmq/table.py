@@ -1,0 +1,214 @@
+"""Draws a fleet: as a live table for terminals of any width, and as plain lines for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from rich import box
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from fedmq.chart import bar, columns
+from fedmq.fleet import DeviceRow, FleetSummary
+from fedmq.units import bytes_text, count_text, percent_text, seconds_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+Cell: TypeAlias = Callable[[DeviceRow], Text | str]
+Align: TypeAlias = Literal["left", "right"]
+
+STATE_STYLES = {
+    "idle": "cyan",
+    "fetching": "blue",
+    "training": "green",
+    "reporting": "magenta",
+    "sleeping": "bright_black",
+    "stopped": "bright_black",
+    "lost": "bold red",
+}
+STATE_SIGNS = {"training": "●", "fetching": "↓", "reporting": "↑", "idle": "○", "sleeping": "☾", "stopped": "■"}
+CHART_LINES = 4
+MAX_WIDTH = 150
+"""A table that is stretched further is harder to read, not easier."""
+FAR_BEHIND = 3
+"""Versions; from here on the column turns yellow."""
+QUIET_S = 60.0
+"""A device that has been silent for longer than two default metrics intervals is worth a look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """What the topics do not tell: said by who draws the table."""
+
+    broker: str
+    note: str = ""
+    """What is going on, at the panel's foot."""
+    reference: float | None = None
+    """An accuracy to compare with, drawn as a line."""
+    reference_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    title: str
+    cell: Cell
+    align: Align = "right"
+    from_width: int = 0
+    """Shown in terminals of at least so many columns."""
+
+
+def fleet_table(
+    summary: FleetSummary, rows: Sequence[DeviceRow], caption: Caption, *, width: int, height: int
+) -> RenderableType:
+    """Return header and table for a terminal of this size; rows that do not fit are summed up in a last line."""
+    width = min(width, MAX_WIDTH)
+    header = _header(summary, caption, width)
+    room = max(1, height - CHART_LINES - 7)
+    shown = rows if len(rows) <= room else rows[: room - 1]
+    parts: list[RenderableType] = [header]
+    if rows:
+        parts.append(_table(shown, width))
+    else:
+        parts.append(Text("  no device has been heard of yet", style="bright_black"))
+    hidden = len(rows) - len(shown) + summary.unlisted
+    if hidden:
+        parts.append(Text(f"  … and {hidden} more", style="bright_black"))
+    return Group(*parts)
+
+
+def plain_line(summary: FleetSummary, elapsed_s: float) -> str:
+    """Return the federation in one line of text, for logs and pipes."""
+    metrics = summary.metrics
+    parts = [f"{elapsed_s:4.0f} s", f"version {count_text(summary.version)}"]
+    if summary.accuracy is not None:
+        parts.append(f"accuracy {percent_text(summary.accuracy)}")
+    if metrics is not None:
+        parts.append(f"updates {metrics.updates_accepted} ({metrics.updates_per_s:.1f}/s)")
+    parts.append(f"{summary.connected} of {summary.devices} devices connected")
+    return "   ".join(parts)
+
+
+def waiting_text(summary: FleetSummary) -> str:
+    """Return what a monitor still waits for, empty when nothing."""
+    if summary.online is None and not summary.devices:
+        return f"waiting for federation {summary.federation!r} ..."
+    if summary.online is None:
+        return "waiting for the aggregator ..."
+    if not summary.online:
+        return "the aggregator is offline; devices go on training and keep their updates"
+    return "" if summary.devices else "waiting for devices ..."
+
+
+def _header(summary: FleetSummary, caption: Caption, width: int) -> Panel:
+    chart_width = min(60, max(16, width - 50))
+    accuracies = [accuracy for _, accuracy in summary.history]
+    chart = columns(accuracies, chart_width, CHART_LINES, reference=caption.reference)
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(no_wrap=True, width=chart_width)
+    for figure, axis, line in zip(_figures(summary, caption), ("100 %", "", "", "0 %"), chart, strict=True):
+        grid.add_row(figure, Text(axis, style="bright_black"), line)
+    note = caption.note or waiting_text(summary)
+    return Panel(
+        grid,
+        title=Text.assemble(("fedmq", "bold"), (" federation ", "bright_black"), (summary.federation, "bold")),
+        title_align="left",
+        subtitle=Text(note, style="yellow") if note else None,
+        subtitle_align="left",
+        border_style="red" if summary.online is False else "bright_black",
+        box=box.ROUNDED,
+        width=width,
+    )
+
+
+def _figures(summary: FleetSummary, caption: Caption) -> list[Text]:
+    metrics = summary.metrics
+    accuracy = Text.assemble(_label("accuracy"), (percent_text(summary.accuracy), "bold green"))
+    if caption.reference is not None:
+        accuracy.append(f"  {caption.reference_name} {percent_text(caption.reference)}", style="yellow")
+    updates = Text.assemble(_label("updates"), count_text(metrics.updates_accepted if metrics else None))
+    if metrics is not None:
+        updates.append(f"  {metrics.updates_per_s:.1f}/s   ", style="bright_black")
+        updates.append(_buffer(metrics.updates_buffered, metrics.buffer_goal))
+    version = Text.assemble(_label("version"), (count_text(summary.version), "bold"))
+    version.append(f"  {summary.connected} of {summary.devices} devices connected", style="bright_black")
+    return [version, accuracy, updates, Text.assemble(_label("broker"), caption.broker)]
+
+
+def _label(name: str) -> tuple[str, str]:
+    return (f"{name:<9}", "bright_black")
+
+
+def _buffer(filled: int, goal: int | None) -> str:
+    if not goal:
+        return f"buffer {filled}"
+    if goal > 12:  # noqa: PLR2004 - as many dots as fit into 80 columns
+        return f"buffer {filled}/{goal}"
+    return "buffer " + "■" * min(filled, goal) + "□" * max(0, goal - filled)
+
+
+def _table(rows: Sequence[DeviceRow], width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bright_black", width=width, padding=(0, 1, 0, 0), show_edge=False)
+    chosen = [column for column in _COLUMNS if width >= column.from_width]
+    for column in chosen:
+        table.add_column(column.title, justify=column.align, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        style = "dim" if row.state in {"sleeping", "stopped", "lost"} else ""
+        table.add_row(*(column.cell(row) for column in chosen), style=style)
+    return table
+
+
+def _state(row: DeviceRow) -> Text:
+    name = row.state or "?"
+    return Text(f"{STATE_SIGNS.get(name, '✗')} {name}", style=STATE_STYLES.get(name, ""))
+
+
+def _behind(row: DeviceRow) -> Text:
+    if row.behind is None:
+        return Text("-", style="bright_black")
+    if row.behind == 0:
+        return Text("0", style="bright_black")
+    return Text(str(row.behind), style="yellow" if row.behind >= FAR_BEHIND else "")
+
+
+def _seen(row: DeviceRow) -> Text:
+    quiet = row.seen_s is not None and row.seen_s > QUIET_S and row.state != "sleeping"
+    return Text(seconds_text(row.seen_s), style="yellow" if quiet else "")
+
+
+def _refused(row: DeviceRow) -> Text:
+    return Text(count_text(row.refused), style="yellow" if row.refused else "bright_black")
+
+
+def _waiting(row: DeviceRow) -> Text:
+    return Text(count_text(row.waiting), style="" if row.waiting else "bright_black")
+
+
+def _accuracy_bar(row: DeviceRow) -> Text:
+    return Text("") if row.accuracy is None else bar(row.accuracy, 10)
+
+
+_COLUMNS = (
+    _Column(title="device", cell=lambda row: row.device_id, align="left"),
+    _Column(title="state", cell=_state, align="left"),
+    _Column(title="version", cell=lambda row: count_text(row.version)),
+    _Column(title="behind", cell=_behind),
+    _Column(title="seen", cell=_seen),
+    _Column(title="updates", cell=lambda row: count_text(row.accepted)),
+    _Column(title="refused", cell=_refused, from_width=88),
+    _Column(title="outbox", cell=_waiting, from_width=110),
+    _Column(title="size", cell=lambda row: bytes_text(row.update_bytes), from_width=92),
+    _Column(title="sent", cell=lambda row: bytes_text(row.sent_bytes), from_width=120),
+    _Column(title="training", cell=lambda row: seconds_text(row.training_s)),
+    _Column(title="examples", cell=lambda row: count_text(row.examples), from_width=126),
+    _Column(title="own data", cell=lambda row: percent_text(row.accuracy)),
+    _Column(title="", cell=_accuracy_bar, align="left", from_width=130),
+)
