@@ -1,0 +1,103 @@
+"""What a link and its connections tell each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from protocol.link import BrokerSettings, Received, Subscribed, Will
+    from protocol.negotiation import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A message to be published; if it has a token, that is answered once."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Filters to subscribe to."""
+
+    topics: tuple[str, ...]
+    qos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Filters to unsubscribe from."""
+
+    topics: tuple[str, ...]
+
+
+Job: TypeAlias = Publish | Subscribe | Unsubscribe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms to connect."""
+
+    settings: BrokerSettings
+    client_id: str
+    protocol: Version
+    will: Will | None
+    password: str | None
+    clean_session: bool
+    session_expiry_s: int
+    max_packet_bytes: int
+    manual_ack: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Why a connection ended."""
+
+    reason: str
+    version_in_doubt: bool = False
+    """Refused for its version of MQTT, or cut off before any answer: the other version may do better."""
+    oversized: bool = False
+    """The broker sent more than we take; in a stored session it will do so again."""
+    fault: Exception | None = None
+    """The exception, when it was a fault of this program (or bytes that paho choked on)."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What passed through a link since it was made."""
+
+    bytes_sent: int = 0
+    """Payload bytes handed over for sending."""
+    bytes_received: int = 0
+    """Payload bytes received."""
+    dropped: int = 0
+    """Messages for which the owner had no room."""
+    reconnects: int = 0
+    """Connections after the first."""
+
+
+class Owner(Protocol):
+    """Whom a connection tells what happens; always in the loop's thread."""
+
+    def came_up(self, *, session_present: bool) -> None:
+        """Take note that the broker accepted the connection."""
+
+    def got(self, received: Received) -> bool:
+        """Take a message; return whether there was room for it."""
+
+    def settled(self, job: Publish, error: str) -> None:
+        """Take note of the end of a publish, a good one if ``error`` is empty."""
+
+    def subscribed(self, event: Subscribed) -> None:
+        """Take note of the broker's answer to a subscription."""
+
+    def next_job(self) -> Job | None:
+        """Return what to do next."""
+
+    def lost(self, loss: Loss) -> None:
+        """Take note that the connection is gone. Called once, after all publishes were settled."""
