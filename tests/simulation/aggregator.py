@@ -1,0 +1,178 @@
+"""The aggregator's process: the real core, a store in memory that keeps what was committed, and SIGKILL at any line."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator import commands as do
+from aggregator.configuration import AggregatorSettings
+from aggregator.core import AggregatorCore, first_version
+from aggregator.events import Event, MetricsDue, ScheduleDue, StoreFailed, Tick
+from aggregator.records import Aggregation, JournalEntry, Restored, VersionRecord
+from models import build
+from protocol.link import LinkEvent, LinkUp
+from tests.simulation.broker import Broker, Link
+from tests.simulation.world import World
+
+NO_DATA: dict[str, float] = {}
+
+
+class Store:
+    """What a disk would hold: the last committed state, whole."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        version, server, shelf = first_version(settings, build(settings.model), created=0.0)
+        self.restored = Restored(
+            epoch="e" * 16, store_id="5" * 16, previous_instance="", version=version, server=server, shelf=shelf
+        )
+        self.versions: list[VersionRecord] = [version]
+        self.aggregations: list[Aggregation] = []
+        self.journalled = 0
+
+    def apply(self, commands: list[do.StoreCommand]) -> None:
+        for command in commands:
+            match command:
+                case do.Journal(entry):
+                    self._journal(entry)
+                case do.SaveAggregation():
+                    self._save(command)
+                case do.SaveFleet():
+                    self._save_fleet(command)
+
+    def _journal(self, entry: JournalEntry) -> None:
+        line = entry.contribution
+        sequences = {**self.restored.sequences, (line.device_id, line.incarnation): line.sequence}
+        self.restored = replace(self.restored, journal=(*self.restored.journal, entry), sequences=sequences)
+        self.journalled += 1
+
+    def _save(self, command: do.SaveAggregation) -> None:
+        self.aggregations.append(command.aggregation)
+        self.restored = replace(self.restored, journal=(), shelf=command.shelf, withdrawn=command.withdrawn)
+        if command.version and command.server:
+            self.versions.append(command.version)
+            self.restored = replace(self.restored, version=command.version, server=command.server)
+
+    def _save_fleet(self, command: do.SaveFleet) -> None:
+        devices = {record.device_id: record for record in self.restored.devices}
+        devices.update({record.device_id: copy.deepcopy(record) for record in command.devices})
+        self.restored = replace(
+            self.restored, devices=tuple(devices.values()), counters=copy.deepcopy(command.counters)
+        )
+
+    def identities(self) -> list[tuple[str, str, int]]:
+        """Every accepted update, in whatever it ended or still waits."""
+        lines = [line for aggregation in self.aggregations for line in aggregation.lineage]
+        lines += [entry.contribution for entry in self.restored.journal]
+        return [(line.device_id, line.incarnation, line.sequence) for line in lines]
+
+
+class AggregatorProcess:
+    """Starts, is killed, starts again on the same store."""
+
+    def __init__(self, world: World, broker: Broker, settings: AggregatorSettings) -> None:
+        self.world, self.broker, self.settings = world, broker, settings
+        self.model = build(settings.model)
+        self.store = Store(settings)
+        self.starts = 0
+        self.crashes = 0
+        self.alive = False
+        self.exits: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        self.alive = True
+        instance = f"{self.world.rng.getrandbits(64):016x}"
+        self.core = self._core(instance)
+        self.store.restored = replace(self.store.restored, previous_instance=instance)
+        name = f"aggregator-{self.store.restored.store_id}"
+        self.link = Link(self.world, self.broker, name, self._guarded)
+        self.link.start(self.core.will, persistent=True)
+        self._repeat(MetricsDue(), 5.0)
+        if self.settings.schedule.interval_s:
+            self._repeat(ScheduleDue(), self.settings.schedule.interval_s)
+
+    def _core(self, instance: str) -> AggregatorCore:
+        return AggregatorCore(self.settings, self.model, self.store.restored, instance, lambda _vector: NO_DATA)
+
+    def _repeat(self, event: Event, interval_s: float) -> None:
+        start = self.starts
+
+        def due() -> None:
+            if self.alive and start == self.starts:
+                self.take(event)
+                self.world.after(interval_s, due)
+
+        self.world.after(interval_s, due)
+
+    def _guarded(self, event: LinkEvent) -> None:
+        if self.alive:
+            self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Run one batch of one event, and perhaps die at any point of it."""
+        now, wall = self.world.now, self.world.now
+        commands = [*self.core.handle(event, now, wall), *self.core.checkpoint()]
+        stored = [c for c in commands if isinstance(c, do.Journal | do.SaveAggregation | do.SaveFleet)]
+        if self.world.chance(self.world.weather.crash_aggregator):
+            self._die_within(commands, stored)
+            return
+        if stored and self.world.chance(self.world.weather.store_fails):
+            self._store_failed(event)
+            return
+        self.store.apply(stored)
+        self._perform([c for c in commands if c not in stored])
+        self._arm()
+
+    def _die_within(self, commands: list[do.Command], stored: list[do.StoreCommand]) -> None:
+        rest = [c for c in commands if c not in stored]
+        if self.world.chance(0.5):  # after the commit, before some of what follows it
+            self.store.apply(stored)
+            self._perform(rest[: self.world.rng.randint(0, len(rest))])
+        self.kill()
+
+    def _store_failed(self, event: Event) -> None:
+        self.core = self._core(self.core.instance)
+        self.core.resume_active()
+        if self.link.up:
+            self.take(LinkUp(session_present=True, protocol="3.1.1"))
+        if self.alive:
+            self.take(StoreFailed(reason="no space left on device", lost=(event,)))
+
+    def _perform(self, commands: list[do.Command]) -> None:
+        for command in commands:
+            match command:
+                case do.Publish():
+                    self.link.publish(command.topic, command.payload, retain=command.retain, token=command.token)
+                case do.Subscribe():
+                    self.link.subscribe(command.topics)
+                case do.Acknowledge():
+                    self.link.acknowledge(command.received)
+                case do.Exit():
+                    self.exits.append(command.reason)
+                    self.alive = False
+                    self.link.stop()
+
+    def _arm(self) -> None:
+        deadline, start = self.core.deadline(), self.starts
+
+        def tick() -> None:
+            if self.alive and start == self.starts and self.core.deadline() == deadline:
+                self.take(Tick())
+
+        if deadline is not None:
+            self.world.at(deadline, tick)
+
+    def kill(self) -> None:
+        """SIGKILL, and a start some time later."""
+        self.crashes += 1
+        self.alive = False
+        self.link.kill()
+        self.world.after(self.world.rng.uniform(0.1, 3.0), self.start)
+
+    def sum_of_buffer(self) -> NDArray[np.float64]:
+        return self.core.ledger.buffer.sum.total

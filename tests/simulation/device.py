@@ -1,0 +1,154 @@
+"""A device's process: the real core, a disk in memory, a trainer that takes its time, and SIGKILL at any line."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+
+from device_agent import commands as do
+from device_agent import events as ev
+from device_agent.core import DeviceCore
+from device_agent.records import OutboxRow, RestoredState
+from device_agent.settings import AgentSettings
+from protocol import tensors
+from protocol.link import LinkEvent
+from protocol.messages import Manifest, ModelUpdate, decode_update
+from tests.simulation.broker import Broker, Link
+from tests.simulation.world import World
+
+
+class Disk:
+    """What survives the process."""
+
+    def __init__(self, incarnation: str) -> None:
+        self.state = RestoredState(incarnation=incarnation)
+        self.rows: dict[int, OutboxRow] = {}
+        self.model: tuple[Manifest, bytes] | None = None
+
+    def restore(self) -> RestoredState:
+        entries = tuple(self.rows[sequence].entry for sequence in sorted(self.rows))
+        return replace(self.state, outbox=entries, model=self.model[0] if self.model else None)
+
+
+class DeviceProcess:
+    """Starts, is killed, starts again on the same disk."""
+
+    def __init__(self, world: World, broker: Broker, settings: AgentSettings, size: int, training_s: float) -> None:
+        self.world, self.broker, self.settings = world, broker, settings
+        self.size, self.training_s = size, training_s
+        self.disk = Disk(f"{world.rng.getrandbits(64):016x}")
+        self.created: dict[tuple[str, str, int], ModelUpdate] = {}
+        """Every update that was ever committed to the outbox, by identity."""
+        self.starts = self.crashes = 0
+        self.alive = False
+        self.world.after(world.rng.uniform(0.0, 5.0), self.start)
+
+    @property
+    def name(self) -> str:
+        return self.settings.device.id
+
+    def start(self) -> None:
+        self.starts += 1
+        self.alive = True
+        boot = f"{self.world.rng.getrandbits(64):016x}"
+        chance = random.Random(self.world.rng.getrandbits(32))  # noqa: S311 - a simulation
+        self.core = DeviceCore(self.settings, self.disk.restore(), boot=boot, rng=chance)
+        self.link: Link | None = None
+        self.take(ev.Started())
+
+    def _guarded(self, event: LinkEvent) -> None:
+        if self.alive:
+            self.take(event)
+
+    def take(self, event: ev.Event) -> None:
+        commands = self.core.handle(event, self.world.now)
+        for command in commands:
+            if self.world.chance(self.world.weather.crash_device / max(1, len(commands))):
+                self.kill()
+            if not self.alive:
+                return
+            self._do(command)
+        self._arm()
+
+    def _do(self, command: do.Command) -> None:  # noqa: C901 - a table of commands
+        match command:
+            case do.Connect():
+                self.link = Link(self.world, self.broker, self.name, self._guarded)
+                self.link.start(self.core.will, persistent=False)
+            case do.Disconnect() if self.link:
+                self.link.stop()
+            case do.Subscribe() if self.link:
+                self.link.subscribe(command.topics)
+            case do.Unsubscribe() if self.link:
+                self.link.unsubscribe(command.topics)
+            case do.Publish() if self.link:
+                self.link.publish(command.topic, command.payload, retain=command.retain, token=command.token)
+            case do.Persist():
+                self._persist(command)
+            case do.LoadUpdate():
+                row = self.disk.rows.get(command.sequence)
+                self.take(ev.UpdateLoaded(sequence=command.sequence, payload=row.payload if row else None))
+            case do.CacheModel():
+                self.disk.model = (command.manifest, command.data)
+                self.take(ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version))
+            case do.DropModel():
+                self.disk.model = None
+            case do.Train():
+                self._train(command)
+            case do.Exit():
+                self.alive = False
+
+    def _persist(self, command: do.Persist) -> None:
+        self.disk.state = replace(self.disk.state, durable=command.state)
+        for sequence in command.deletes:
+            self.disk.rows.pop(sequence, None)
+        if command.put is None:
+            return
+        sequence = command.put.entry.sequence
+        identity = (self.name, self.disk.state.incarnation, sequence)
+        assert identity not in self.created, "a sequence number was used twice"
+        self.created[identity] = decode_update(command.put.payload)
+        self.disk.rows[sequence] = command.put
+        if self.world.chance(self.world.weather.crash_device):
+            self.kill()
+            return
+        self.take(ev.Persisted(sequence=sequence))
+
+    def _train(self, command: do.Train) -> None:
+        start = self.starts
+        delta = np.random.default_rng(self.world.rng.getrandbits(32)).normal(0.0, 0.1, self.size).astype(np.float32)
+        done = ev.TrainingDone(
+            task=command.task,
+            num_examples=self.world.rng.randint(1, 100),
+            num_steps=1,
+            delta=tensors.encode("f32", delta, np.random.default_rng(0)),
+            duration_s=self.training_s,
+        )
+
+        def finish() -> None:
+            if self.alive and start == self.starts:
+                self.take(done)
+
+        self.world.after(self.training_s * self.world.rng.uniform(0.5, 1.5), finish)
+
+    def _arm(self) -> None:
+        deadline, start = self.core.deadline(self.world.now), self.starts
+        if deadline is None:
+            return
+
+        def tick() -> None:
+            if self.alive and start == self.starts and self.core.deadline(self.world.now) == deadline:
+                self.take(ev.Tick())
+
+        # A deadline in the past is served soon, not at once: a core that asks for ever must not freeze the clock.
+        self.world.at(max(deadline, self.world.now + 1e-3), tick)
+
+    def kill(self) -> None:
+        """SIGKILL, and a start some time later."""
+        self.crashes += 1
+        self.alive = False
+        if self.link:
+            self.link.kill()
+        self.world.after(self.world.rng.uniform(0.1, 5.0), self.start)

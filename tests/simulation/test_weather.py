@@ -1,0 +1,109 @@
+"""Hundreds of federations in bad weather: nothing is lost, nothing counts twice, and it goes on by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aggregator.configuration import ScheduleTable
+from tests.simulation.fleet import Fleet
+from tests.simulation.world import FINE, Weather
+
+STORMS = {
+    "lossy": Weather(drop=0.2, duplicate=0.2, max_delay_s=0.5),
+    "cuts": Weather(cut_every_s=1.5, max_delay_s=0.2),
+    "crashing-aggregator": Weather(crash_aggregator=0.02, drop=0.02),
+    "crashing-devices": Weather(crash_device=0.03, duplicate=0.1),
+    "disk-full": Weather(store_fails=0.1, drop=0.05),
+    "broker-restarts": Weather(broker_restart_every_s=12.0, drop=0.02),
+    "everything": Weather(
+        drop=0.1,
+        duplicate=0.1,
+        max_delay_s=1.0,
+        cut_every_s=4.0,
+        crash_aggregator=0.005,
+        crash_device=0.01,
+        store_fails=0.02,
+        broker_restart_every_s=25.0,
+    ),
+}
+
+
+def test_a_fleet_in_fine_weather_makes_versions_of_every_update() -> None:
+    fleet = Fleet(seed=0, weather=FINE)
+
+    fleet.run(120.0)
+
+    fleet.check()
+    assert len(fleet.aggregator.store.versions) > 30
+    contributors = {line.device_id for a in fleet.aggregator.store.aggregations for line in a.lineage}
+    assert contributors == {device.name for device in fleet.devices}, "a slow device never got a word in"
+
+
+@pytest.mark.parametrize("storm", STORMS)
+@pytest.mark.parametrize("seed", range(40))
+def test_nothing_is_lost_and_nothing_counts_twice(storm: str, seed: int) -> None:
+    fleet = Fleet(seed, STORMS[storm])
+
+    fleet.run(60.0)
+    before = len(fleet.aggregator.store.versions)
+    unsettled = {(d.name, s): 0 for d in fleet.devices for s in d.disk.rows}
+    fleet.clear_up()
+
+    fleet.check()
+    assert not fleet.aggregator.exits
+    assert len(fleet.aggregator.store.versions) > before + 5, "it did not go on by itself"
+    left = {(d.name, s) for d in fleet.devices for s in d.disk.rows}
+    assert not left & set(unsettled), "an update from the storm was never settled"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_restart_gives_the_same_buffer_bit_for_bit(seed: int) -> None:
+    fleet = Fleet(seed, Weather(drop=0.1, duplicate=0.1), schedule=ScheduleTable(goal=0, interval_s=25.0))
+    fleet.run(20.0)
+    before = fleet.aggregator.sum_of_buffer().tobytes()
+    buffered = len(fleet.aggregator.core.ledger.buffer)
+    assert buffered, "an empty buffer would prove nothing"
+
+    fleet.aggregator.kill()
+    fleet.aggregator.start()
+
+    assert len(fleet.aggregator.core.ledger.buffer) == buffered
+    assert fleet.aggregator.sum_of_buffer().tobytes() == before
+
+
+def test_a_sleeping_and_a_dead_device_hold_nobody_up() -> None:
+    fleet = Fleet(seed=3, weather=FINE)
+    fleet.run(20.0)
+    fleet.devices[0].alive = fleet.devices[1].alive = False
+    for device in fleet.devices[:2]:
+        assert device.link is not None
+        device.link.kill()
+    before = len(fleet.aggregator.store.versions)
+
+    fleet.run(120.0)
+
+    assert len(fleet.aggregator.store.versions) > before + 10
+
+
+def test_the_simulation_can_tell_a_double_count() -> None:
+    """The checks themselves: a forged lineage line must be found."""
+    fleet = Fleet(seed=1, weather=FINE)
+    fleet.run(30.0)
+    fleet.check()
+    store = fleet.aggregator.store
+    store.aggregations.append(store.aggregations[-1])
+
+    with pytest.raises(AssertionError, match="counted twice"):
+        fleet.check()
+
+
+def test_the_same_seed_gives_the_same_history() -> None:
+    first, second = (Fleet(seed=7, weather=STORMS["everything"]) for _ in range(2))
+
+    first.run(40.0)
+    second.run(40.0)
+
+    assert first.aggregator.store.identities() == second.aggregator.store.identities()
+    a, b = (f.aggregator.store.versions[-1].parameters for f in (first, second))
+    np.testing.assert_array_equal(np.frombuffer(a, "<f4"), np.frombuffer(b, "<f4"))

@@ -1,0 +1,64 @@
+"""A clock that jumps from event to event, and the chance that decides about the weather."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """What the network and the processes suffer. Probabilities are per message, or per batch for crashes."""
+
+    drop: float = 0.0
+    """A broker drops a message after acknowledging it, as Mosquitto does past its queue limit."""
+    duplicate: float = 0.0
+    min_delay_s: float = 0.001
+    max_delay_s: float = 0.01
+    """Each message is delayed on its own, so a wide range reorders."""
+    cut_every_s: float = 0.0
+    """Mean time between cuts of somebody's connection; 0: never."""
+    crash_aggregator: float = 0.0
+    crash_device: float = 0.0
+    store_fails: float = 0.0
+    broker_restart_every_s: float = 0.0
+    broker_forgets: float = 0.5
+    """Share of the broker's restarts that lose everything retained and every session."""
+
+
+FINE = Weather()
+
+
+class World:
+    """Time, chance and weather of one simulation."""
+
+    def __init__(self, seed: int, weather: Weather) -> None:
+        self.now = 0.0
+        self.rng = random.Random(seed)  # noqa: S311 - a simulation
+        self.weather = weather
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def at(self, moment: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (max(moment, self.now), next(self._order), action))
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self.at(self.now + delay_s, action)
+
+    def transit_s(self) -> float:
+        return self.rng.uniform(self.weather.min_delay_s, self.weather.max_delay_s)
+
+    def chance(self, probability: float) -> bool:
+        return probability > 0.0 and self.rng.random() < probability
+
+    def run(self, until: float, max_events: int = 500_000) -> None:
+        for _ in range(max_events):
+            if not self._queue or self._queue[0][0] > until:
+                self.now = until
+                return
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+        raise AssertionError(f"more than {max_events} events by {self.now:.1f} s: somebody is busy with nothing")
