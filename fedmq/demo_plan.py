@@ -26,6 +26,8 @@ SLOWNESS = 12.0
 """A phone of today against a microcontroller board of some years ago."""
 CYCLE = 7
 """Habits repeat after so many devices."""
+FROM_FAST_TO_SLOW = (0, 2, 3, 5, 1, 6, 4)
+"""The slowest device is always there: it is the one whose updates are stale."""
 SHARE_OF_FLEET = 0.5
 """A version is made of updates from more than so many of the devices: nobody waits for the slow half."""
 
@@ -50,9 +52,8 @@ class DevicePlan:
 def plan_fleet(names: list[str], seconds: float) -> list[DevicePlan]:
     """Return the habits of a fleet that runs for so many seconds.
 
-    Speeds are spread evenly on a logarithmic scale and dealt out so that neighbours differ. Of every seven devices the
-    third and the sixth sleep, the fourth joins late, the seventh later, and the second is switched off for a while. A
-    fleet of one or two does none of that.
+    Speeds are spread evenly on a logarithmic scale. Of every seven devices the third and the sixth sleep, the fourth
+    joins late, the seventh later, and the second is switched off for a while. A fleet of one or two does none of that.
     """
     return [_plan_device(name, place, len(names), seconds) for place, name in enumerate(names)]
 
@@ -66,7 +67,7 @@ def speed_of(place: int, devices: int) -> float:
     """Return how long the device at this place trains, in seconds: from ``FASTEST_S`` to ``SLOWNESS`` times that."""
     if devices == 1:
         return FASTEST_S
-    rank = _dealt(devices).index(place)
+    rank = _by_speed(devices).index(place)
     return float(FASTEST_S * SLOWNESS ** (rank / (devices - 1)))
 
 
@@ -117,9 +118,9 @@ def _plan_device(name: str, place: int, devices: int, seconds: float) -> DeviceP
     return DevicePlan(name=name, training_s=speed_of(place, devices), **habits)
 
 
-def _dealt(devices: int) -> list[int]:
-    """Return the places from the fastest to the slowest: every third, then the ones left out."""
-    return [place for start in range(3) for place in range(start, devices, 3)]
+def _by_speed(devices: int) -> list[int]:
+    """Return the places from the fastest device to the slowest."""
+    return sorted(range(devices), key=lambda place: (FROM_FAST_TO_SLOW.index(place % CYCLE), place))
 
 
 def _broker(host: str, port: int) -> dict[str, Any]:
