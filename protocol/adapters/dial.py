@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -113,7 +114,7 @@ class Dial:
         sock = self._sock
         if sock is None:
             return
-        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or _connected_to_itself(sock)
         if error:
             self._failed(error)
             self._try_next()
@@ -135,6 +136,12 @@ class Dial:
         self._ended = True
         self._sock = None
         self._done(sock, "" if sock is not None else self._error)
+
+
+def _connected_to_itself(sock: socket.socket) -> int:
+    # TCP allows it: a local port where nobody listens, and by chance our own end was given the same number. It would
+    # look like a broker that does not answer, and keep the broker from starting on its port.
+    return errno.ECONNREFUSED if sock.getsockname() == sock.getpeername() else 0
 
 
 def _addresses(host: str, port: int, flags: int) -> list[Address]:
