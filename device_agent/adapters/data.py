@@ -1,0 +1,157 @@
+"""The local samples: read from NPZ or CSV, checked, and split so that a row never changes sides.
+
+Imports NumPy: only the trainer's thread imports this module, when a first task starts.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import zipfile
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from models import DataError, Dataset, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from device_agent.settings import DataSettings
+
+MAX_ROWS = 10_000_000
+
+
+class DataFileError(ValueError):
+    """The file of samples cannot be used; the text names file, row and column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What a device trains and measures on; ``holdout`` is None when no row fell into it."""
+
+    train: Dataset
+    holdout: Dataset | None
+
+
+def load_samples(path: Path, settings: DataSettings, model: Model) -> Samples:
+    """Read and check the file, and split it; raise ``DataFileError``."""
+    x, y = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, settings.label)
+    try:
+        Dataset.for_model(model, x, y)
+        held_out = holdout_mask(x, y, settings.holdout_fraction)
+        train = Dataset.for_model(model, x[~held_out], y[~held_out])
+        holdout = Dataset.for_model(model, x[held_out], y[held_out]) if held_out.any() else None
+    except DataError as exc:
+        raise DataFileError(f"{path}: {exc}") from exc
+    if len(train.x) < settings.min_examples:
+        raise DataFileError(
+            f"{path}: {len(train.x)} examples to train on where min_examples is {settings.min_examples}"
+        )
+    return Samples(train=train, holdout=holdout)
+
+
+def holdout_mask(x: NDArray[Any], y: NDArray[Any], fraction: float) -> NDArray[np.bool_]:
+    """Return which rows (n,) are held out: by a hash of each row's own content.
+
+    The first 8 bytes of BLAKE2b over the row's float32 features and its label, as a fraction of 2**64. So a row is on
+    the same side whatever other rows there are, in whatever order; equal rows are on the same side.
+    """
+    rows = np.ascontiguousarray(x, dtype="<f4").reshape(len(x), -1)
+    labels = np.ascontiguousarray(y, dtype="<f8").reshape(len(y), -1)
+    limit = fraction * 2.0**64
+    draws = (
+        int.from_bytes(hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=8).digest(), "big")
+        for row, label in zip(rows, labels, strict=True)
+    )
+    return np.fromiter((draw < limit for draw in draws), dtype=np.bool_, count=len(rows))
+
+
+def fingerprint(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when the file does (modification time, size, inode); None when there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in ("x", "y") if name in archive.files}
+            names = sorted(archive.files)
+    except FileNotFoundError as exc:
+        raise DataFileError(f"{path}: there is no such file") from exc
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as exc:
+        # AttributeError: what np.load returns for a single array (.npy) knows no "files".
+        raise DataFileError(f"{path}: cannot be read as .npz: {exc}") from exc
+    for name in ("x", "y"):
+        if name not in found:
+            raise DataFileError(f"{path}: has no array {name!r}; it has {names}")
+    x, y = found["x"], found["y"]
+    for name, values in (("x", x), ("y", y)):
+        if values.dtype.kind not in "iufb":
+            raise DataFileError(f"{path}: array {name!r} holds {values.dtype}, not numbers")
+        if values.ndim == 0 or len(values) == 0:
+            raise DataFileError(f"{path}: array {name!r} has no rows")
+    if len(x) != len(y):
+        raise DataFileError(f"{path}: {len(x)} rows in 'x', {len(y)} in 'y'")
+    return x.reshape(len(x), -1), y
+
+
+def _read_csv(path: Path, label: str | list[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _parse_csv(path, file, [label] if isinstance(label, str) else label)
+    except FileNotFoundError as exc:
+        raise DataFileError(f"{path}: there is no such file") from exc
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise DataFileError(f"{path}: cannot be read as .csv: {exc}") from exc
+
+
+def _parse_csv(path: Path, file: TextIO, labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+    if not header:
+        raise DataFileError(f"{path}: is empty; the first line must name the columns")
+    for name in labels:
+        if header.count(name) != 1:
+            raise DataFileError(f"{path}: {header.count(name)} columns are called {name!r}; there are {header}")
+    # One flat buffer of float64: a list of lists of Python floats takes ten times the memory.
+    values = array("d")
+    for row in reader:
+        if row:
+            values.extend(_numbers(path, reader.line_num, header, row))
+    if not values:
+        raise DataFileError(f"{path}: has a header and no rows")
+    table = np.frombuffer(values, dtype=np.float64).reshape(-1, len(header))
+    label_columns = [header.index(name) for name in labels]
+    features = [index for index in range(len(header)) if index not in label_columns]
+    y = table[:, label_columns]
+    return table[:, features].astype(np.float32), y[:, 0] if len(labels) == 1 else y
+
+
+def _numbers(path: Path, line: int, header: list[str], row: list[str]) -> list[float]:
+    if len(row) != len(header):
+        raise DataFileError(f"{path}: line {line} has {len(row)} values where the header names {len(header)}")
+    if line > MAX_ROWS:
+        raise DataFileError(f"{path}: more than {MAX_ROWS} lines")
+    try:
+        return [float(text) for text in row]
+    except ValueError:
+        name, text = next((name, text) for name, text in zip(header, row, strict=True) if not _is_number(text))
+        raise DataFileError(f"{path}: line {line}, column {name!r}: {text[:40]!r} is no number") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

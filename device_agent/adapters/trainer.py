@@ -1,0 +1,112 @@
+"""One thread that trains, so that the worker never waits for it. NumPy is imported there, with the first task."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from device_agent.commands import Evaluate, Train
+from device_agent.events import TaskFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from device_agent.adapters.workbench import Workbench
+    from device_agent.events import Event
+    from device_agent.settings import AgentSettings
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Each BLAS thread costs a buffer of megabytes and, on a board, the cores that the device's own work needs."""
+
+
+class Trainer:
+    """Carries out ``Train`` and ``Evaluate``; the answers are delivered from its thread."""
+
+    def __init__(self, settings: AgentSettings, deliver: Callable[[Event], object]) -> None:
+        self._settings = settings
+        self._deliver = deliver
+        self._jobs: queue.SimpleQueue[tuple[Train | Evaluate, BinaryIO] | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._bench: Workbench | None = None
+        self._next_step_at = 0.0
+
+    def start(self, task: Train | Evaluate, file: BinaryIO) -> None:
+        """Begin a task on the model in this open file, which is closed afterwards. One task at a time."""
+        self._stop.clear()
+        if self._thread is None:
+            # A daemon: a step that hangs (or takes minutes) must not keep the process from ending.
+            self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
+            self._thread.start()
+        self._jobs.put((task, file))
+
+    def stop(self) -> None:
+        """Stop the task under way at its next step boundary."""
+        self._stop.set()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Stop, and end the thread; one that does not come to an end in time is left behind."""
+        self._stop.set()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            task, file = job
+            with file:
+                self._deliver(self._answer(task, file))
+
+    def _answer(self, task: Train | Evaluate, file: BinaryIO) -> Event:
+        try:
+            bench = self._workbench()
+            if isinstance(task, Evaluate):
+                return bench.evaluate(task, file)
+            self._next_step_at = 0.0
+            return bench.train(task, file, self._should_stop)
+        except MemoryError:
+            return TaskFailed(task=task.task, reason="not enough memory for the training", fault="internal")
+        except Exception as exc:  # noqa: BLE001 - whatever goes wrong here, the agent must live on and say so
+            return TaskFailed(task=task.task, reason=f"{type(exc).__name__}: {exc}"[:400], fault="internal")
+
+    def _workbench(self) -> Workbench:
+        if self._bench is None:
+            for name in BLAS_THREADS:
+                os.environ.setdefault(name, "1")
+            from device_agent.adapters.workbench import Workbench  # noqa: PLC0415 - 12 MB that idle devices do without
+
+            self._bench = Workbench(self._settings)
+        return self._bench
+
+    def _should_stop(self) -> bool:
+        """Wait until the next step may start; return whether there is to be none."""
+        interval_s = self._settings.training.step_interval_s
+        if interval_s > 0:
+            self._stop.wait(max(0.0, self._next_step_at - time.monotonic()))
+            self._next_step_at = time.monotonic() + interval_s
+        return self._stop.is_set()
+
+
+class FileWatch:
+    """Notices that a file is another one: by modification time, size and inode."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Return whether the file changed since the last call."""
+        found = self._look()
+        changed, self._seen = found != self._seen, found
+        return changed
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,158 @@
+"""What the core tells its shell to do, in this order. Commands with an answer name the event that brings it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from device_agent.records import DurableState, OutboxRow
+    from protocol.messages import Manifest
+    from protocol.status import DeviceMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connect:
+    """Start the link; it keeps trying by itself. Answers: link events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnect:
+    """Send what is queued, say goodbye (so that the will stays unsaid) and stop the link."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribe:
+    """Subscribe; retained messages come again even when already subscribed."""
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsubscribe:
+    """Take back subscriptions."""
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """Publish once. With a token the answer is ``Published``; if the link refuses, ``Published`` with an error."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishMetrics:
+    """Fill in what only the process knows (``rss_bytes``), encode, and publish with QoS 0."""
+
+    topic: str
+    metrics: DeviceMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persist:
+    """Write all of this in one durable transaction.
+
+    Answers: with ``put`` always ``Persisted`` or ``PersistFailed``; without, nothing or ``PersistFailed``.
+    """
+
+    state: DurableState
+    put: OutboxRow | None = None
+    deletes: tuple[int, ...] = ()
+    """Sequences of rows to delete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadUpdate:
+    """Read the bytes of a stored update. Answer: ``UpdateLoaded``."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheModel:
+    """Replace the cached model atomically. Answer: ``ModelCached`` or ``CacheFailed``."""
+
+    manifest: Manifest
+    data: bytes
+    """The blob that ``manifest.blob`` names; its digest has been checked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropModel:
+    """Delete the cached model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Train the cached model. Answer, later: ``TrainingDone``, ``TaskStopped`` or ``TaskFailed``.
+
+    The shell opens the cached file while it carries this command out, so that a later ``CacheModel`` does not change
+    what is trained. At most one task (training or evaluation) is under way at a time.
+    """
+
+    task: int
+    manifest: Manifest
+    contribution: int
+    """0 for the first training on this version, 1 for the second, ...: part of the seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Measure the cached model on the holdout. Answer, later: ``EvaluationDone``, ``TaskStopped``, ``TaskFailed``."""
+
+    task: int
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopTask:
+    """Stop the task under way at the next step boundary; its answer still comes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckData:
+    """Look whether the file of samples changed. Answer: ``DataChanged``, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """Tell the operator."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    message: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """End the process; the core wants no more events."""
+
+    code: int = 0
+
+
+Command: TypeAlias = (
+    Connect
+    | Disconnect
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | PublishMetrics
+    | Persist
+    | LoadUpdate
+    | CacheModel
+    | DropModel
+    | Train
+    | Evaluate
+    | StopTask
+    | CheckData
+    | Log
+    | Exit
+)

@@ -1,0 +1,98 @@
+"""From what a training brought to the update that is sent, and from the books to the figures that are published."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from device_agent.records import DurableState, LastTraining, OutboxEntry, OutboxRow
+from protocol.messages import MAX_METRICS, Manifest, ModelUpdate, encode
+from protocol.status import DeviceMetrics
+
+if TYPE_CHECKING:
+    from device_agent.events import TrainingDone
+
+
+def update_row(done: TrainingDone, manifest: Manifest, device_id: str, incarnation: str, sequence: int) -> OutboxRow:
+    """Return the row of the update that this training leads to, with the bytes that will be sent."""
+    update = ModelUpdate(
+        federation=manifest.federation,
+        epoch=manifest.epoch,
+        device_id=device_id,
+        incarnation=incarnation,
+        sequence=sequence,
+        base_version=manifest.version,
+        num_examples=done.num_examples,
+        num_steps=done.num_steps,
+        codec=manifest.participation.codec,
+        layout=manifest.layout,
+        delta=done.delta,
+        metrics=_metrics(done),
+    )
+    payload = encode(update)
+    entry = OutboxEntry(sequence=sequence, epoch=manifest.epoch, base_version=manifest.version, size=len(payload))
+    return OutboxRow(entry=entry, payload=payload)
+
+
+def last_training(done: TrainingDone, update_bytes: int) -> LastTraining:
+    """Return the figures to remember of a training."""
+    return LastTraining(
+        num_examples=done.num_examples,
+        training_s=done.duration_s,
+        update_bytes=update_bytes,
+        train_loss=done.train_loss,
+        before=_finite(done.before),
+        after=_finite(done.after),
+    )
+
+
+def device_metrics(
+    durable: DurableState,
+    *,
+    device_id: str,
+    version: int | None,
+    outbox: tuple[int, int],
+    traffic: tuple[int, int, int],
+    uptime_s: float,
+) -> DeviceMetrics:
+    """Return the published figures; ``outbox`` is (updates, bytes), ``traffic`` (bytes sent, received, reconnects)."""
+    counters, last = durable.counters, durable.last
+    return DeviceMetrics(
+        device_id=device_id,
+        version=version,
+        trained_version=durable.trained.version if durable.trained else None,
+        trainings=counters.trainings,
+        updates_created=counters.updates_created,
+        updates_accepted=counters.updates_accepted,
+        updates_duplicate=counters.updates_duplicate,
+        updates_stale=counters.updates_stale,
+        updates_rejected=counters.updates_rejected,
+        updates_dropped=counters.updates_dropped,
+        refusals=counters.refusals,
+        outbox_updates=outbox[0],
+        outbox_bytes=outbox[1],
+        update_bytes=last.update_bytes,
+        bytes_sent=traffic[0],
+        bytes_received=traffic[1],
+        reconnects=traffic[2],
+        training_s=last.training_s,
+        num_examples=last.num_examples,
+        train_loss=last.train_loss,
+        holdout_accuracy_before=last.before.get("accuracy"),
+        holdout_accuracy=last.after.get("accuracy"),
+        holdout_loss_before=last.before.get("loss"),
+        holdout_loss=last.after.get("loss"),
+        uptime_s=uptime_s,
+    )
+
+
+def _metrics(done: TrainingDone) -> dict[str, float]:
+    found = {f"holdout_{name}_before": value for name, value in done.before.items()}
+    found |= {f"holdout_{name}": value for name, value in done.after.items()}
+    if done.train_loss is not None:
+        found["train_loss"] = done.train_loss
+    return dict(list(_finite(found).items())[:MAX_METRICS])
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

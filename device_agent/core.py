@@ -1,0 +1,351 @@
+"""The agent's decisions: events in, commands out. No clock, no thread, no file, no socket, no NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from device_agent import commands as do
+from device_agent import events as ev
+from device_agent.composing import device_metrics
+from device_agent.downstream import Downstream
+from device_agent.gate import Chunk, Gate, Message
+from device_agent.lifecycle import LINK, PHASE, Link, LinkStep, Phase, PhaseStep, Work, advance, work_name
+from device_agent.parts import parts_for
+from device_agent.records import LastTraining, RestoredState
+from device_agent.upstream import Upstream
+from protocol.errors import ProtocolError
+from protocol.link import LinkDown, LinkUp, Published, Received, Subscribed, Will
+from protocol.messages import DeviceCommand, Manifest, Receipt
+from protocol.status import DeviceMetrics, DeviceState, encode_status
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from device_agent.commands import Command
+    from device_agent.events import Event
+    from device_agent.settings import AgentSettings
+
+STOP_S = 1.0
+"""A training that does not come to a step's end in this time is left behind: the process must go."""
+
+MAX_TOLD = 64
+"""Faults of messages that are logged once each; past that they are only counted."""
+
+
+class DeviceCore:
+    """One device's state and decisions.
+
+    ``handle`` takes one event and the time (seconds of any monotonic clock) and returns what to do, in order;
+    ``deadline`` says when the next ``Tick`` is due. Restart = a new core from what the store and the cache hold.
+    """
+
+    def __init__(self, settings: AgentSettings, restored: RestoredState, *, boot: str, rng: random.Random) -> None:
+        self._settings = settings
+        self._boot = boot
+        self._parts = parts_for(settings, restored, rng)
+        self._gate = Gate(self._parts.topics, settings.device.id)
+        self._up = Upstream(self._parts)
+        self._down = Downstream(self._parts, self._up)
+        self._link = Link.CLOSED
+        self._phase = Phase.AWAKE
+        self._started_at = 0.0
+        self._awake_until: float | None = None
+        self._wake_at: float | None = None
+        self._stop_at: float | None = None
+        self._stop_reason = ""
+        self._look_at: float | None = None
+        self._sent = self._received = self._connections = 0
+        self._told: set[str] = set()
+        self._handlers: dict[type[Any], Callable[[Any, float], list[Command]]] = {
+            ev.Started: self._on_started,
+            ev.Tick: lambda _event, _now: [],
+            ev.StopRequested: self._on_stop,
+            ev.Persisted: lambda event, _now: self._up.persisted(event),
+            ev.PersistFailed: self._up.persist_failed,
+            ev.UpdateLoaded: self._up.loaded,
+            ev.ModelCached: lambda event, _now: self._down.cached(event),
+            ev.CacheFailed: self._down.cache_failed,
+            ev.TrainingDone: self._on_training_done,
+            ev.EvaluationDone: self._on_evaluation_done,
+            ev.TaskStopped: self._on_task_stopped,
+            ev.TaskFailed: self._on_task_failed,
+            ev.DataChanged: self._on_data_changed,
+            LinkUp: self._on_link_up,
+            LinkDown: self._on_link_down,
+            Received: self._on_received,
+            Published: lambda event, now: self._parts.report.published(event.token, event.error, now),
+            Subscribed: self._on_subscribed,
+        }
+
+    @property
+    def will(self) -> Will:
+        """What the broker is to publish when the connection dies without a goodbye."""
+        state = DeviceState(device_id=self._settings.device.id, state="lost", boot=self._boot)
+        return Will(topic=self._parts.topics.device_state(self._settings.device.id), payload=encode_status(state))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the core has said ``Exit``."""
+        return self._phase is Phase.STOPPED
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in one event and return what the shell has to do about it, in this order."""
+        if self._phase is Phase.STOPPED:
+            return []
+        commands = self._handlers[type(event)](event, now)
+        commands += self._advance(now)
+        self._sent += sum(len(command.payload) for command in commands if isinstance(command, do.Publish))
+        return commands
+
+    def deadline(self, now: float) -> float | None:
+        """Return when the core wants a ``Tick`` (at ``now`` or before: at once); None = not before another event."""
+        if self._phase is Phase.STOPPED:
+            return None
+        if self._phase is Phase.STOPPING:
+            return self._stop_at
+        if self._phase is Phase.ASLEEP:
+            return self._wake_at
+        parts = self._parts
+        found = [parts.ledger.deadline, self._look_at]
+        found.append(parts.desk.deadline(made=self._made(), may_train=self._may_train()))
+        if self._link is Link.UP:
+            found += [parts.fetch.deadline, self._down.reread_at, parts.report.deadline, *parts.announce.deadlines]
+            if self._awake_until is not None and now < self._awake_until:
+                found.append(self._awake_until)
+        return min((moment for moment in found if moment is not None), default=None)
+
+    # What happened outside
+
+    def _on_started(self, _event: ev.Started, now: float) -> list[Command]:
+        self._started_at = now
+        if self._settings.data.watch_s > 0:
+            self._look_at = now + self._settings.data.watch_s
+        self._parts.desk.expect_news(now)
+        return self._connect()
+
+    def _on_stop(self, event: ev.StopRequested, now: float) -> list[Command]:
+        self._phase = advance(PHASE, self._phase, PhaseStep.STOP)
+        self._stop_reason = event.reason
+        if self._stop_at is None:
+            self._stop_at = now + STOP_S
+        return self._parts.desk.stop()
+
+    def _on_link_up(self, _event: LinkUp, now: float) -> list[Command]:
+        self._link = advance(LINK, self._link, LinkStep.CONNECTED)
+        if self._link is not Link.UP:
+            return []
+        self._connections += 1
+        if self._settings.sleep.awake_s > 0:
+            self._awake_until = now + self._settings.sleep.awake_s
+        self._down.link_up(now)
+        self._parts.report.link_up()
+        self._parts.announce.link_up(now)
+        return [do.Subscribe(topics=self._gate.subscriptions())]
+
+    def _on_link_down(self, _event: LinkDown, _now: float) -> list[Command]:
+        self._link = advance(LINK, self._link, LinkStep.LOST)
+        self._disconnected()
+        return []
+
+    def _on_subscribed(self, event: Subscribed, _now: float) -> list[Command]:
+        if not event.refused:
+            return []
+        return self._fault("subscription refused", f"the broker refused {', '.join(event.refused)}")
+
+    def _on_received(self, event: Received, now: float) -> list[Command]:
+        self._received += len(event.payload)
+        if self._phase is not Phase.AWAKE:
+            return []
+        try:
+            return self._on_message(self._gate.read(event), now)
+        except ProtocolError as exc:
+            return self._fault("malformed message", f"{event.topic[-80:]}: {exc}")
+
+    def _on_message(self, message: Message | None, now: float) -> list[Command]:
+        match message:
+            case Manifest():
+                return self._down.manifest(message, now)
+            case Receipt():
+                return [*self._up.receipt(message, now), *self._down.hint(message, now)]
+            case DeviceCommand():
+                return self._on_command(message, now)
+            case Chunk():
+                return self._down.chunk(message, now)
+        return []
+
+    def _on_command(self, command: DeviceCommand, now: float) -> list[Command]:
+        if not self._parts.ledger.first_time(command.request_id):
+            return []
+        commands: list[Command] = [do.Log(level="info", message="command", fields={"action": command.action})]
+        match command.action:
+            case "pause" | "resume":
+                self._parts.ledger.change(paused=command.action == "pause")
+            case "evaluate":
+                self._parts.desk.evaluation_wanted = True
+            case "forget":
+                return [*commands, *self._down.drop_model(), *self._up.forget(), *self._down.start_over(now)]
+        return [*commands, self._parts.ledger.save()]
+
+    # What the trainer says
+
+    def _on_training_done(self, event: ev.TrainingDone, now: float) -> list[Command]:
+        manifest = self._parts.desk.manifest
+        if not self._parts.desk.ended(event.task) or manifest is None:
+            return []
+        return self._up.trained(event, manifest, now)
+
+    def _on_evaluation_done(self, event: ev.EvaluationDone, now: float) -> list[Command]:
+        if not self._parts.desk.ended(event.task):
+            return []
+        last = self._parts.ledger.state.last
+        measured = LastTraining(
+            num_examples=last.num_examples,
+            training_s=last.training_s,
+            update_bytes=last.update_bytes,
+            train_loss=last.train_loss,
+            before=last.after,
+            after=event.metrics,
+        )
+        self._parts.ledger.remember(measured)
+        self._parts.announce.news(now)
+        return [self._parts.ledger.save(), do.Log(level="info", message="evaluated", fields=dict(event.metrics))]
+
+    def _on_task_stopped(self, event: ev.TaskStopped, _now: float) -> list[Command]:
+        self._parts.desk.ended(event.task)
+        return []
+
+    def _on_task_failed(self, event: ev.TaskFailed, now: float) -> list[Command]:
+        if not self._parts.desk.ended(event.task):
+            return []
+        told = do.Log(level="error", message="training failed", fields={"reason": event.reason})
+        self._parts.desk.failed(event.reason, now)
+        self._parts.announce.news(now)
+        if event.fault == "cache" and self._phase is Phase.AWAKE:
+            commands = self._down.drop_model()
+            return [told, *commands, *(self._down.start_over(now) if self._link is Link.UP else [])]
+        return [told]
+
+    def _on_data_changed(self, _event: ev.DataChanged, _now: float) -> list[Command]:
+        self._parts.desk.forgive()
+        return [do.Log(level="info", message="samples changed")]
+
+    # What time brings
+
+    def _advance(self, now: float) -> list[Command]:
+        if self._phase is Phase.STOPPING:
+            return self._advance_stop(now)
+        if self._phase is Phase.ASLEEP:
+            return self._wake(now)
+        parts = self._parts
+        commands: list[Command] = [*parts.ledger.due(now), *self._look(now)]
+        if self._link is Link.UP:
+            commands += self._down.due(now)
+        commands += parts.desk.due(now, made=self._made(), may_train=self._may_train())
+        commands += parts.report.due(now)
+        if self._link is not Link.UP:
+            return commands
+        if self._sleepy(now):
+            return commands + self._fall_asleep(now)
+        commands += parts.announce.state(self._state(), now)
+        if parts.announce.metrics_due(now):
+            commands += parts.announce.metrics(self._metrics(now), now)
+        return commands
+
+    def _look(self, now: float) -> list[Command]:
+        if self._look_at is None or now < self._look_at:
+            return []
+        self._look_at = now + self._settings.data.watch_s
+        return [do.CheckData()]
+
+    def _advance_stop(self, now: float) -> list[Command]:
+        busy = self._parts.desk.work is not Work.IDLE
+        if busy and self._stop_at is not None and now < self._stop_at:
+            return []
+        self._phase = advance(PHASE, self._phase, PhaseStep.END)
+        commands: list[Command] = [self._parts.ledger.save()]
+        if self._link is Link.UP:
+            commands += self._parts.announce.state_at_once(self._state(self._stop_reason), now)
+        if self._link is not Link.CLOSED:
+            commands.append(do.Disconnect())
+        return [*commands, do.Exit()]
+
+    def _sleepy(self, now: float) -> bool:
+        if self._awake_until is None or now < self._awake_until:
+            return False
+        parts = self._parts
+        fetching = parts.fetch.target is not None and not parts.fetch.stalled
+        return parts.desk.work is Work.IDLE and not fetching and not parts.report.busy and parts.desk.settled
+
+    def _fall_asleep(self, now: float) -> list[Command]:
+        self._phase = advance(PHASE, self._phase, PhaseStep.FALL_ASLEEP)
+        self._link = advance(LINK, self._link, LinkStep.CLOSED)
+        commands = self._parts.announce.state_at_once(self._state(), now)
+        self._disconnected()
+        self._awake_until = None
+        self._wake_at = now + self._settings.sleep.asleep_s
+        return [*commands, do.Disconnect()]
+
+    def _wake(self, now: float) -> list[Command]:
+        if self._wake_at is None or now < self._wake_at:
+            return []
+        self._wake_at = None
+        self._phase = advance(PHASE, self._phase, PhaseStep.WAKE)
+        self._parts.desk.expect_news(now)
+        return self._connect()
+
+    def _connect(self) -> list[Command]:
+        self._link = advance(LINK, self._link, LinkStep.OPENED)
+        return [do.Connect()]
+
+    def _disconnected(self) -> None:
+        self._down.link_down()
+        self._parts.report.link_down()
+        self._parts.announce.link_down()
+        self._awake_until = None
+
+    # What is told
+
+    def _made(self) -> int:
+        held = self._parts.desk.held
+        return self._parts.ledger.trained_count(held) if held is not None else 0
+
+    def _may_train(self) -> bool:
+        fetching = self._parts.fetch.target is not None and not self._parts.fetch.stalled
+        waiting = (fetching and self._link is Link.UP) or self._up.writing
+        return not self._parts.ledger.state.paused and not waiting
+
+    def _state(self, reason: str = "") -> DeviceState:
+        parts = self._parts
+        name = work_name(
+            self._phase, parts.desk.work, fetching=parts.fetch.target is not None, reporting=bool(parts.report.entries)
+        )
+        paused = "paused by command" if parts.ledger.state.paused else ""
+        held = parts.desk.held
+        return DeviceState(
+            device_id=parts.device_id,
+            state=name,
+            boot=self._boot,
+            version=held.version if held else None,
+            reason=(reason or parts.desk.reason or self._down.reason or paused)[:512],
+        )
+
+    def _metrics(self, now: float) -> DeviceMetrics:
+        parts = self._parts
+        held = parts.desk.held
+        return device_metrics(
+            parts.ledger.state,
+            device_id=parts.device_id,
+            version=held.version if held else None,
+            outbox=(len(parts.report.entries), parts.report.total_bytes),
+            traffic=(self._sent, self._received, max(0, self._connections - 1)),
+            uptime_s=now - self._started_at,
+        )
+
+    def _fault(self, kind: str, detail: str) -> list[Command]:
+        """Count what is wrong with a message, and tell the operator the first time."""
+        self._parts.ledger.refuse(kind)
+        if detail in self._told or len(self._told) >= MAX_TOLD:
+            return []
+        self._told.add(detail)
+        return [do.Log(level="warning", message=kind, fields={"detail": detail})]

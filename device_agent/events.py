@@ -1,0 +1,130 @@
+"""What can happen to the agent. Together with ``protocol.link.LinkEvent`` these are all inputs of the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from protocol.link import LinkEvent
+
+Fault: TypeAlias = Literal["data", "model", "cache", "internal"]
+"""Where a failure lies: local samples, what the manifest says, the model file on disk, or elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The process is ready; always the first event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """A deadline that the core asked for has come (early ticks do no harm)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequested:
+    """The process should end: SIGTERM or SIGINT."""
+
+    reason: str = "asked to stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persisted:
+    """Answer to a ``Persist`` with a row: it is on disk. Must be the next event after that command."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistFailed:
+    """Answer to any ``Persist`` whose transaction failed; nothing of it was written. Must be the next event."""
+
+    reason: str
+    sequence: int | None = None
+    """Of the row that was to be put, if any."""
+    deletes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateLoaded:
+    """Answer to ``LoadUpdate``; ``payload`` is None when the row cannot be read."""
+
+    sequence: int
+    payload: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCached:
+    """Answer to ``CacheModel``: complete and durable, and what the next restart will find."""
+
+    epoch: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFailed:
+    """Answer to ``CacheModel``: could not be written; the model cached before is untouched."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingDone:
+    """A training ran to its end. Answers to ``Train`` and ``Evaluate`` may come at any later time."""
+
+    task: int
+    num_examples: int
+    num_steps: int
+    delta: bytes
+    """Encoded with the codec of the task's manifest."""
+    duration_s: float
+    train_loss: float | None = None
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationDone:
+    """The held model was measured on the holdout."""
+
+    task: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStopped:
+    """A task ended without result because ``StopTask`` asked for it."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed:
+    """A task could not be done."""
+
+    task: int
+    reason: str
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataChanged:
+    """Answer to ``CheckData`` when the file of samples is another one now."""
+
+
+Event: TypeAlias = (
+    LinkEvent
+    | Started
+    | Tick
+    | StopRequested
+    | Persisted
+    | PersistFailed
+    | UpdateLoaded
+    | ModelCached
+    | CacheFailed
+    | TrainingDone
+    | EvaluationDone
+    | TaskStopped
+    | TaskFailed
+    | DataChanged
+)

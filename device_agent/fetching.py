@@ -1,0 +1,163 @@
+"""Pulling a model: from a manifest to the chunks of its blob, a few exact subscriptions at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from device_agent.backoff import full_jitter
+from device_agent.commands import CacheModel, Command, Subscribe, Unsubscribe
+from protocol.chunks import Assembly
+from protocol.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import random
+
+    from protocol.messages import Manifest
+    from protocol.topics import Topics
+
+WINDOW = 4
+"""Chunk topics subscribed at a time: enough to fill a link, few enough for a broker to queue for a whole fleet."""
+
+
+class Fetcher:
+    """Fetches one model at a time; a newer manifest takes its place.
+
+    It stops when the connection goes and resumes, with the chunks it has, when the manifest is seen again. When nothing
+    comes for a while it asks for ``model/current`` again rather than for the chunks: that message travels behind
+    chunks that are merely slow, so it never makes a slow link carry a chunk twice.
+    """
+
+    def __init__(self, topics: Topics, rng: random.Random, *, first_wait_s: float, max_wait_s: float) -> None:
+        self.target: Manifest | None = None
+        self.deadline: float | None = None
+        self._topics = topics
+        self._rng = rng
+        self._first_wait_s = first_wait_s
+        self._max_wait_s = max_wait_s
+        self._assembly: Assembly | None = None
+        self._window: list[int] = []
+        self._resume_when_announced = False
+        self._stalls = 0
+        self._spoiled = 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the last attempt got nowhere, so that nobody should wait for this model."""
+        return self._stalls > 0 or self._spoiled > 0
+
+    def begin(self, manifest: Manifest, now: float) -> list[Command]:
+        """Fetch this model from now on, whatever was fetched before."""
+        commands = self.cancel()
+        self.target = manifest
+        self._assembly = Assembly(manifest.blob)
+        return commands + self._resume(now)
+
+    def cancel(self) -> list[Command]:
+        """Fetch nothing."""
+        commands = self._close_window()
+        self.target = self._assembly = self.deadline = None
+        self._stalls = self._spoiled = 0
+        self._resume_when_announced = False
+        return commands
+
+    def announced(self, manifest: Manifest, now: float) -> list[Command]:
+        """Take in the target's manifest once more; go on if that was waited for."""
+        self.target = manifest
+        return self._resume(now) if self._resume_when_announced else []
+
+    def link_up(self, now: float) -> None:
+        """Expect the manifest, which every connection subscribes to first."""
+        if self._assembly is not None and not self._assembly.complete:
+            self._resume_when_announced = True
+            self._wait(now)
+
+    def link_down(self) -> None:
+        """Forget the subscriptions: sessions are clean."""
+        self._window = []
+        if self._assembly is not None and not self._assembly.complete:
+            self.deadline = None
+
+    def chunk(self, digest: str, index: int, payload: bytes, now: float) -> list[Command]:
+        """Take in a chunk; raise ``ProtocolError`` if it cannot be one of this blob or spoils its digest."""
+        assembly = self._assembly
+        if self.target is None or assembly is None or digest != self.target.blob.digest or assembly.complete:
+            return []
+        if not payload:
+            # The aggregator cleared it: a newer version must be there.
+            self.deadline = now
+            return []
+        if not assembly.add(index, payload):
+            return []
+        self._stalls = 0
+        self._resume_when_announced = False
+        if assembly.missing:
+            return self._move_window(index, now)
+        completed = self._completed(assembly, now)
+        return [*self._close_window(), *completed]
+
+    def cache_failed(self, now: float) -> None:
+        """Start again later: the model could not be written to disk."""
+        self._spoil(now)
+
+    def due(self, now: float) -> list[Command]:
+        """Do what its time has come for: ask for the manifest again."""
+        if self.deadline is None or now < self.deadline or self.target is None:
+            return []
+        self._stalls += 1
+        self._resume_when_announced = True
+        self._wait(now)
+        return [Subscribe(topics=(self._topics.current_model,))]
+
+    def _completed(self, assembly: Assembly, now: float) -> list[Command]:
+        manifest = self.target
+        if manifest is None:
+            return []
+        try:
+            data = assembly.result()
+        except ProtocolError:
+            self._spoil(now)
+            raise
+        self.deadline = None
+        # The bytes are the command's from here on; a second copy for the time of the write would double the memory.
+        self._assembly = None
+        return [CacheModel(manifest=manifest, data=data)]
+
+    def _spoil(self, now: float) -> None:
+        if self.target is None:
+            return
+        self._spoiled += 1
+        self._assembly = Assembly(self.target.blob)
+        self._wait(now)
+
+    def _resume(self, now: float) -> list[Command]:
+        if self.target is None or self._assembly is None:
+            return []
+        self._resume_when_announced = False
+        self._window = self._assembly.missing[:WINDOW]
+        self._wait(now)
+        return [Subscribe(topics=self._names(self._window))]
+
+    def _move_window(self, index: int, now: float) -> list[Command]:
+        self._wait(now)
+        if index not in self._window or self._assembly is None:
+            return []
+        self._window.remove(index)
+        commands: list[Command] = [Unsubscribe(topics=self._names([index]))]
+        following = [i for i in self._assembly.missing if i not in self._window][: WINDOW - len(self._window)]
+        if following:
+            self._window += following
+            commands.append(Subscribe(topics=self._names(following)))
+        return commands
+
+    def _close_window(self) -> list[Command]:
+        window, self._window = self._window, []
+        return [Unsubscribe(topics=self._names(window))] if window else []
+
+    def _names(self, indices: list[int]) -> tuple[str, ...]:
+        digest = self.target.blob.digest if self.target else ""
+        return tuple(self._topics.blob(digest, index) for index in indices)
+
+    def _wait(self, now: float) -> None:
+        failures = max(self._stalls, self._spoiled)
+        extra = full_jitter(self._rng, failures, self._first_wait_s, self._max_wait_s) if failures else 0.0
+        self.deadline = now + self._first_wait_s + extra

@@ -1,0 +1,134 @@
+"""The durable part of the agent's state, and the transactions that keep disk and memory the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec.structs import replace
+
+from device_agent.commands import Persist
+from device_agent.records import Counters, DurableState, LastTraining, OutboxRow, Trained
+
+if TYPE_CHECKING:
+    from device_agent.events import PersistFailed
+    from protocol.messages import Manifest
+
+MAX_REASONS = 16
+"""Reasons come from outside too; further ones are counted as "other", so that nobody can make the table grow."""
+
+MAX_REQUESTS = 32
+"""A command that is repeated later than this many others is obeyed again."""
+
+RETRY_S = 30.0
+"""When a transaction failed (disk full), the next attempt comes this much later, or with the next write."""
+
+CounterName: TypeAlias = Literal[
+    "trainings",
+    "updates_created",
+    "updates_accepted",
+    "updates_duplicate",
+    "updates_stale",
+    "updates_rejected",
+    "updates_dropped",
+]
+
+
+class Ledger:
+    """Holds ``DurableState`` in memory; every ``Persist`` comes from here."""
+
+    def __init__(self, state: DurableState) -> None:
+        self.state = state
+        self.deadline: float | None = None
+        self._unwritten: tuple[int, ...] = ()
+        self._proposed: DurableState | None = None
+
+    def count(self, name: CounterName, by: int = 1) -> None:
+        """Add to a counter; it becomes durable with the next transaction."""
+        counters = self.state.counters
+        self._set_counters(replace(counters, **{name: getattr(counters, name) + by}))
+
+    def refuse(self, reason: str, by: int = 1) -> None:
+        """Count something refused, dropped or malformed under its reason."""
+        refusals = self.state.counters.refusals
+        key = reason[:64] if reason[:64] in refusals or len(refusals) < MAX_REASONS else "other"
+        self._set_counters(replace(self.state.counters, refusals={**refusals, key: refusals.get(key, 0) + by}))
+
+    def trained_count(self, manifest: Manifest) -> int:
+        """Return how many updates have been made for the manifest's version."""
+        trained = self.state.trained
+        if trained is None or (trained.epoch, trained.version) != (manifest.epoch, manifest.version):
+            return 0
+        return trained.count
+
+    def put(self, row: OutboxRow, drops: tuple[int, ...], manifest: Manifest, last: LastTraining) -> Persist:
+        """Return the one transaction that makes an update exist: row, sequence, marker, and the rows it displaces.
+
+        ``settled`` or ``failed`` must be called before anything else is written.
+        """
+        counters = self.state.counters
+        self._proposed = replace(
+            self.state,
+            next_sequence=row.entry.sequence + 1,
+            trained=self.marker_after(manifest),
+            counters=replace(
+                counters,
+                updates_created=counters.updates_created + 1,
+                updates_dropped=counters.updates_dropped + len(drops),
+            ),
+            last=last,
+        )
+        return Persist(state=self._proposed, put=row, deletes=self._with_unwritten(drops))
+
+    def marker_after(self, manifest: Manifest) -> Trained:
+        """Return the marker that says: one more update of this version was made."""
+        return Trained(epoch=manifest.epoch, version=manifest.version, count=self.trained_count(manifest) + 1)
+
+    def settled(self) -> None:
+        """Take over what ``put`` proposed: it is on disk."""
+        if self._proposed is not None:
+            self.state = self._proposed
+        self._proposed = None
+        self._unwritten = ()
+        self.deadline = None
+
+    def save(self, *, deletes: tuple[int, ...] = ()) -> Persist:
+        """Return the transaction that writes the present state and deletes these rows."""
+        written = self._with_unwritten(deletes)
+        self._unwritten = ()
+        self.deadline = None
+        return Persist(state=self.state, deletes=written)
+
+    def failed(self, event: PersistFailed, now: float) -> None:
+        """Remember what could not be written; rows that a failed ``put`` would have displaced stay."""
+        self._proposed = None
+        if event.sequence is None:
+            self._unwritten = self._with_unwritten(event.deletes)
+        self.deadline = now + RETRY_S
+
+    def due(self, now: float) -> list[Persist]:
+        """Return the repeated transaction when its time has come."""
+        return [self.save()] if self.deadline is not None and now >= self.deadline else []
+
+    def first_time(self, request_id: str) -> bool:
+        """Return whether this command is new, and remember it."""
+        if request_id in self.state.requests:
+            return False
+        self.state = replace(self.state, requests=[*self.state.requests, request_id][-MAX_REQUESTS:])
+        return True
+
+    def change(self, *, paused: bool | None = None, trained: Trained | None = None) -> None:
+        """Change what is given; it becomes durable with the next transaction."""
+        if paused is not None:
+            self.state = replace(self.state, paused=paused)
+        if trained is not None:
+            self.state = replace(self.state, trained=trained)
+
+    def remember(self, last: LastTraining) -> None:
+        """Keep the figures of a training or evaluation."""
+        self.state = replace(self.state, last=last)
+
+    def _with_unwritten(self, deletes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((*self._unwritten, *deletes)))
+
+    def _set_counters(self, counters: Counters) -> None:
+        self.state = replace(self.state, counters=counters)

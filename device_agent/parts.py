@@ -1,0 +1,62 @@
+"""The pieces that the core's sides share; each is owned by one thread, the worker's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from device_agent.announcing import Announcer
+from device_agent.fetching import Fetcher
+from device_agent.ledger import Ledger
+from device_agent.reporting import Reporter
+from device_agent.training import Desk
+from protocol.topics import Topics
+
+if TYPE_CHECKING:
+    import random
+
+    from device_agent.records import RestoredState
+    from device_agent.settings import AgentSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """One device's books, desk, fetcher, reporter and announcer."""
+
+    settings: AgentSettings
+    incarnation: str
+    topics: Topics
+    ledger: Ledger
+    desk: Desk
+    fetch: Fetcher
+    report: Reporter
+    announce: Announcer
+
+    @property
+    def device_id(self) -> str:
+        """The device's id, its topic segment."""
+        return self.settings.device.id
+
+
+def parts_for(settings: AgentSettings, restored: RestoredState, rng: random.Random) -> Parts:
+    """Return the pieces of a device that starts with what its disk held."""
+    device, outbox = settings.device, settings.outbox
+    topics = Topics(device.federation)
+    return Parts(
+        settings=settings,
+        incarnation=restored.incarnation,
+        topics=topics,
+        ledger=Ledger(restored.durable),
+        desk=Desk(device.id, restored.model, rng),
+        fetch=Fetcher(topics, rng, first_wait_s=outbox.receipt_timeout_s, max_wait_s=outbox.resend_max_s),
+        report=Reporter(
+            outbox,
+            (device.federation, device.id, restored.incarnation),
+            topics.update(device.id),
+            restored.outbox,
+            rng,
+        ),
+        announce=Announcer(
+            topics.device_state(device.id), topics.device_metrics(device.id), settings.metrics.interval_s
+        ),
+    )

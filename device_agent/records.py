@@ -1,0 +1,89 @@
+"""What the agent keeps across restarts: plain values, stored by ``adapters.store`` in one transaction at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from protocol.messages import Manifest
+
+
+class LastTraining(Struct, frozen=True, kw_only=True):
+    """Figures of the most recent training or evaluation, for metrics and ``status``."""
+
+    num_examples: int = 0
+    training_s: float = 0.0
+    update_bytes: int = 0
+    train_loss: float | None = None
+    before: dict[str, float] = {}
+    """Metrics on the holdout before the training, by name."""
+    after: dict[str, float] = {}
+
+
+class Counters(Struct, frozen=True, kw_only=True):
+    """Counts over the life of the outbox. ``created = accepted + duplicate + stale + rejected + dropped + waiting``."""
+
+    trainings: int = 0
+    updates_created: int = 0
+    updates_accepted: int = 0
+    updates_duplicate: int = 0
+    updates_stale: int = 0
+    updates_rejected: int = 0
+    updates_dropped: int = 0
+    refusals: dict[str, int] = {}
+    """Refused, dropped and malformed things by reason."""
+
+
+class Trained(Struct, frozen=True, kw_only=True):
+    """The newest version that an update was made for, and how many."""
+
+    epoch: str
+    version: int
+    count: int
+
+
+class DurableState(Struct, frozen=True, kw_only=True):
+    """Everything durable but the outbox's rows. Written whole, in the transaction of the rows it belongs to."""
+
+    next_sequence: int = 1
+    trained: Trained | None = None
+    paused: bool = False
+    requests: list[str] = []
+    """Ids of the commands handled last, so that none is obeyed twice."""
+    counters: Counters = Counters()
+    last: LastTraining = LastTraining()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEntry:
+    """An update that waits for its receipt, without its bytes."""
+
+    sequence: int
+    epoch: str
+    base_version: int
+    size: int
+    """Bytes of the encoded ``ModelUpdate``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """An update as it is stored, and sent every time: the bytes never change."""
+
+    entry: OutboxEntry
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoredState:
+    """What a starting agent found on its disk."""
+
+    incarnation: str
+    """Names this outbox: 16 hexadecimal digits, made with it."""
+    durable: DurableState = field(default_factory=DurableState)
+    outbox: tuple[OutboxEntry, ...] = ()
+    """In ascending sequence."""
+    model: Manifest | None = None
+    """Manifest of the verified model in the cache."""

@@ -1,0 +1,90 @@
+"""The agent's configuration file, as types: the loader checks a TOML file against ``AgentSettings``."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta, Struct
+
+from protocol.identifiers import IDENTIFIER_PATTERN
+from protocol.link import BrokerSettings
+from protocol.messages import MAX_CHUNK_BYTES, MAX_UPDATE_BYTES
+
+Name: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN, max_length=64)]
+Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
+Wait: TypeAlias = Annotated[float, Meta(ge=0, le=1e7)]
+"""Seconds; 0 switches the thing off."""
+Period: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]
+
+
+class DeviceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who this device is, and where it keeps what must survive."""
+
+    id: Name
+    federation: Name
+    state_dir: Path
+
+
+class DataSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the local samples are."""
+
+    path: Path
+    label: Annotated[str, Meta(min_length=1)] | Annotated[list[str], Meta(min_length=1)] = "label"
+    """CSV only: the label's column, or for a regression the list of its columns."""
+    holdout_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    watch_s: Wait = 30.0
+    min_examples: Annotated[int, Meta(ge=1)] = 1
+
+
+class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How hard this device may be worked."""
+
+    step_interval_s: Wait = 0.0
+    min_interval_s: Wait = 0.0
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+
+
+class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of the outbox, and how persistently updates are sent."""
+
+    max_updates: Annotated[int, Meta(ge=1, le=100_000)] = 16
+    max_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 64 * 1024 * 1024
+    receipt_timeout_s: Period = 20.0
+    resend_max_s: Period = 600.0
+    chunk_bytes: Annotated[int, Meta(ge=256, le=MAX_CHUNK_BYTES)] = 65536
+
+
+class SleepSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Duty cycle of a device that saves power; ``awake_s = 0`` never sleeps."""
+
+    awake_s: Wait = 0.0
+    asleep_s: Wait = 0.0
+
+    def __post_init__(self) -> None:
+        if self.awake_s > 0 and self.asleep_s <= 0:
+            raise ValueError("awake_s without asleep_s: a device that sleeps for 0 s only reconnects all the time")
+
+
+class MetricsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often figures are published."""
+
+    interval_s: Period = 30.0
+
+
+class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. Only ``[device]`` and ``[data]`` have keys without defaults."""
+
+    device: DeviceSettings
+    data: DataSettings
+    broker: BrokerSettings = BrokerSettings()
+    training: TrainingSettings = TrainingSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    sleep: SleepSettings = SleepSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+MAX_MODEL_BYTES = MAX_UPDATE_BYTES // 4
+"""A manifest that announces more is refused: no board that this is meant for trains 16 million parameters."""
+
+MAX_MODEL_CHUNKS = 65536
+"""Bounds the bookkeeping of a manifest that cuts its blob into crumbs."""

@@ -1,0 +1,136 @@
+"""When to train: which version, how often, and what to wait for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from device_agent.backoff import full_jitter
+from device_agent.commands import Command, Evaluate, StopTask, Train
+from device_agent.lifecycle import WORK, Work, WorkStep, advance
+from protocol.sampling import participates
+
+if TYPE_CHECKING:
+    import random
+
+    from protocol.messages import Manifest
+
+FAILURE_FIRST_S = 5.0
+FAILURE_MAX_S = 600.0
+"""A training that fails (unreadable samples, full disk) is tried again, ever more rarely."""
+
+SETTLE_S = 5.0
+"""After a connection is made the current manifest comes in milliseconds: training on an older model waits this long."""
+
+
+class Desk:
+    """The trainer's desk: the model that is held, the one task under way, and what is to be done next."""
+
+    def __init__(self, device_id: str, held: Manifest | None, rng: random.Random) -> None:
+        self.held = held
+        self.work = Work.IDLE
+        self.task = 0
+        self.manifest: Manifest | None = None
+        """What the task under way works on."""
+        self.evaluation_wanted = False
+        self.reason = ""
+        """Why the last attempt failed; empty when it did not."""
+        self._device_id = device_id
+        self._rng = rng
+        self._rest_until: float | None = None
+        self._settle_until: float | None = None
+        self._failures = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing better to wait for than what is held."""
+        return self._settle_until is None
+
+    def expect_news(self, now: float) -> None:
+        """Wait a little for the current manifest before training on what is held."""
+        self._settle_until = now + SETTLE_S
+
+    def settle(self) -> None:
+        """Wait no longer: the manifest came, or cannot come."""
+        self._settle_until = None
+
+    def hold(self, manifest: Manifest | None) -> None:
+        """Take this model as the one to train; what failed with another one may work with it."""
+        if manifest is not None and manifest != self.manifest:
+            self.forgive()
+        self.held = manifest
+
+    def rest(self, until: float) -> None:
+        """Start no training before this moment."""
+        if self._rest_until is None or until > self._rest_until:
+            self._rest_until = until
+
+    def forgive(self) -> None:
+        """Try again at once: what failed may work now (other samples, another model)."""
+        if self._failures:
+            self._failures = 0
+            self._rest_until = None
+        self.reason = ""
+
+    def failed(self, reason: str, now: float) -> None:
+        """Note a failure, and rest before the next attempt."""
+        self.reason = reason
+        self.rest(now + 1.0 + full_jitter(self._rng, self._failures, FAILURE_FIRST_S, FAILURE_MAX_S))
+        self._failures += 1
+
+    def succeeded(self) -> None:
+        """Forget earlier failures."""
+        self._failures = 0
+        self.reason = ""
+
+    def ended(self, task: int) -> bool:
+        """Take in that a task ended; return whether its result is wanted."""
+        if task != self.task or self.work is Work.IDLE:
+            return False
+        wanted = self.work is not Work.STOPPING
+        self.work = advance(WORK, self.work, WorkStep.ENDED)
+        return wanted
+
+    def stop(self) -> list[Command]:
+        """Stop the task under way and do not want its result."""
+        self.evaluation_wanted = False
+        if self.work in (Work.IDLE, Work.STOPPING):
+            return []
+        self.work = advance(WORK, self.work, WorkStep.STOP)
+        return [StopTask()]
+
+    def due(self, now: float, *, made: int, may_train: bool) -> list[Command]:
+        """Start what is to be done now; ``made`` updates exist for the held version already."""
+        if self._settle_until is not None and now >= self._settle_until:
+            self._settle_until = None
+        if self.work is not Work.IDLE or self.held is None:
+            return []
+        if self.evaluation_wanted:
+            self.evaluation_wanted = False
+            self._begin(self.held, WorkStep.EVALUATE)
+            return [Evaluate(task=self.task, manifest=self.held)]
+        if not may_train or not self._wanted(self.held, made):
+            return []
+        if self._settle_until is not None or (self._rest_until is not None and now < self._rest_until):
+            return []
+        self._rest_until = None
+        self._begin(self.held, WorkStep.TRAIN)
+        return [Train(task=self.task, manifest=self.held, contribution=made)]
+
+    def deadline(self, *, made: int, may_train: bool) -> float | None:
+        """Return when ``due`` has something to do."""
+        if self._settle_until is not None:
+            return self._settle_until
+        if self.work is Work.IDLE and self.held is not None and may_train and self._wanted(self.held, made):
+            return self._rest_until
+        return None
+
+    def _wanted(self, manifest: Manifest, made: int) -> bool:
+        part = manifest.participation
+        return made < part.contributions_per_version and participates(
+            self._device_id, manifest.epoch, manifest.version, part.sampling_fraction
+        )
+
+    def _begin(self, manifest: Manifest, step: WorkStep) -> None:
+        self.work = advance(WORK, self.work, step)
+        self.task += 1
+        self.manifest = manifest

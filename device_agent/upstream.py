@@ -1,0 +1,142 @@
+"""From a finished training to its receipt: everything that must not get lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from device_agent.commands import Command, Log, Persist
+from device_agent.composing import last_training, update_row
+from device_agent.records import OutboxEntry, OutboxRow, Trained
+
+if TYPE_CHECKING:
+    from device_agent.events import Persisted, PersistFailed, TrainingDone, UpdateLoaded
+    from device_agent.ledger import CounterName
+    from device_agent.parts import Parts
+    from protocol.messages import Manifest, Receipt
+
+FINAL: dict[str, CounterName] = {
+    "accepted": "updates_accepted",
+    "duplicate": "updates_duplicate",
+    "stale": "updates_stale",
+    "rejected": "updates_rejected",
+}
+
+
+class Upstream:
+    """Makes updates durable, and settles them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._pending: tuple[OutboxRow, list[OutboxEntry]] | None = None
+
+    @property
+    def writing(self) -> bool:
+        """Whether an update is between its training and the disk: the marker that it was made is not there yet."""
+        return self._pending is not None
+
+    def trained(self, done: TrainingDone, manifest: Manifest, now: float) -> list[Command]:
+        """Write the update down before anything else is done with it."""
+        ledger, report = self._parts.ledger, self._parts.report
+        ledger.count("trainings")
+        sequence = ledger.state.next_sequence
+        row = update_row(done, manifest, self._parts.device_id, self._parts.incarnation, sequence)
+        last = last_training(done, row.entry.size)
+        self._parts.desk.rest(now + self._parts.settings.training.min_interval_s)
+        self._parts.announce.news(now)
+        displaced = report.displaced_by(row.entry.size)
+        if displaced is None:
+            ledger.change(trained=ledger.marker_after(manifest))
+            ledger.remember(last)
+            ledger.count("updates_created")
+            reason = f"update of {row.entry.size} bytes is larger than the whole outbox"
+            self._parts.desk.reason = reason
+            return self._dropped(1, reason, ())
+        if displaced:
+            ledger.refuse("outbox full", len(displaced))
+        self._pending = (row, displaced)
+        return [ledger.put(row, tuple(entry.sequence for entry in displaced), manifest, last)]
+
+    def persisted(self, event: Persisted) -> list[Command]:
+        """Take the update into the queue: from here on it cannot get lost."""
+        if self._pending is None or self._pending[0].entry.sequence != event.sequence:
+            return []
+        row, displaced = self._pending
+        self._pending = None
+        self._parts.ledger.settled()
+        self._parts.desk.succeeded()
+        for entry in displaced:
+            self._parts.report.remove(entry.sequence)
+        self._parts.report.add(row.entry)
+        fields = {"sequence": row.entry.sequence, "base": row.entry.base_version, "bytes": row.entry.size}
+        told: list[Command] = [Log(level="info", message="update ready", fields=fields)]
+        if displaced:
+            lost = ",".join(str(entry.sequence) for entry in displaced)
+            told.append(Log(level="warning", message="outbox full, dropped the stalest", fields={"sequences": lost}))
+        return told
+
+    def persist_failed(self, event: PersistFailed, now: float) -> list[Command]:
+        """Go on without: a result that cannot be written is given up, and made again later."""
+        self._parts.ledger.failed(event, now)
+        if event.sequence is not None:
+            self._pending = None
+            self._parts.desk.failed(f"cannot write the outbox: {event.reason}", now)
+        return [Log(level="error", message="cannot write the outbox", fields={"reason": event.reason})]
+
+    def loaded(self, event: UpdateLoaded, now: float) -> list[Command]:
+        """Send the bytes that were read, or give up an update that cannot be read any more."""
+        if event.payload is not None:
+            return self._parts.report.loaded(event.sequence, event.payload, now)
+        if self._parts.report.entry(event.sequence) is None:
+            return []
+        return self._drop([event.sequence], "unreadable in the outbox")
+
+    def receipt(self, receipt: Receipt, now: float) -> list[Command]:
+        """Settle the update that the receipt is for; one for anything else changes nothing."""
+        entry = self._parts.report.entry(receipt.sequence)
+        if entry is None or receipt.incarnation != self._parts.incarnation or receipt.epoch != entry.epoch:
+            return []
+        fields: dict[str, object] = {"sequence": receipt.sequence, "status": receipt.status, "version": receipt.version}
+        if receipt.reason:
+            fields["reason"] = receipt.reason
+        told = Log(level="info", message="receipt", fields=fields)
+        if receipt.status == "retry":
+            self._parts.report.retry(receipt, now)
+            return [told]
+        self._parts.report.remove(receipt.sequence)
+        self._parts.ledger.count(FINAL[receipt.status])
+        if receipt.status in ("stale", "rejected"):
+            self._parts.ledger.refuse(receipt.reason or receipt.status)
+        if receipt.next_after_s > 0:
+            self._parts.desk.rest(now + receipt.next_after_s)
+        self._parts.announce.news(now)
+        return [self._parts.ledger.save(deletes=(receipt.sequence,)), told]
+
+    def void_other_epochs(self, epoch: str) -> list[Command]:
+        """Give up updates that the aggregator's new history has no base for."""
+        gone = [entry.sequence for entry in self._parts.report.entries if entry.epoch != epoch]
+        return self._drop(gone, "of another epoch") if gone else []
+
+    def forget(self) -> list[Command]:
+        """Give up everything that waits; versions whose updates are given up may be trained again."""
+        ledger, entries = self._parts.ledger, self._parts.report.entries
+        trained = ledger.state.trained
+        if trained is not None:
+            given_up = sum((entry.epoch, entry.base_version) == (trained.epoch, trained.version) for entry in entries)
+            count = max(0, trained.count - given_up)
+            ledger.change(trained=Trained(epoch=trained.epoch, version=trained.version, count=count))
+        return self._drop([entry.sequence for entry in entries], "forgotten by command")
+
+    def _drop(self, sequences: list[int], reason: str) -> list[Command]:
+        for sequence in sequences:
+            self._parts.report.remove(sequence)
+        return self._dropped(len(sequences), reason, tuple(sequences))
+
+    def _dropped(self, count: int, reason: str, deletes: tuple[int, ...]) -> list[Command]:
+        ledger = self._parts.ledger
+        if count:
+            ledger.count("updates_dropped", count)
+            ledger.refuse(reason, count)
+        save: Persist = ledger.save(deletes=deletes)
+        if not count:
+            return [save]
+        return [save, Log(level="warning", message="updates dropped", fields={"updates": count, "reason": reason})]
