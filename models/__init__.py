@@ -1,1 +1,33 @@
 """Learnable models on one flat float32 vector, and their training in NumPy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.data import Dataset
+from models.errors import DataError, PlanError, SpecError
+from models.metrics import ClassificationMetrics, Metrics, RegressionMetrics
+from models.network import Model
+from models.parameters import Layout
+from models.spec import NetworkSpec
+from models.training import TrainingPlan, TrainingResult, local_train
+
+__all__ = [
+    "ClassificationMetrics",
+    "DataError",
+    "Dataset",
+    "Layout",
+    "Metrics",
+    "Model",
+    "PlanError",
+    "RegressionMetrics",
+    "SpecError",
+    "TrainingPlan",
+    "TrainingResult",
+    "build",
+    "local_train",
+]
+
+
+def build(spec: Mapping[str, Any]) -> Model:
+    """Return the model that the spec (plain data, from a file or the network) describes, or raise ``SpecError``."""
+    return Model(NetworkSpec.from_data(spec))

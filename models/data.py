@@ -1,0 +1,97 @@
+"""Examples in the form that training reads them, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.errors import DataError
+from models.parameters import FloatArray, IntArray
+from models.spec import Task
+
+_NUMBERS = "biuf"
+_LARGEST_LABEL = 2.0**31
+"""Beyond what float64 labels can be compared with exactly, and beyond any number of classes."""
+
+
+class _Shaped(Protocol):
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def task(self) -> Task: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Examples ``x``, float32 ``(n, inputs)``, with ``y``: int64 ``(n,)`` labels or float32 ``(n, outputs)`` values.
+
+    Make one with ``for_model``: training and evaluation rely on what it checks.
+    """
+
+    x: FloatArray
+    y: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @classmethod
+    def for_model(cls, model: _Shaped, x: ArrayLike, y: ArrayLike) -> Dataset:
+        """Return the examples if they fit the model, else raise ``DataError`` naming row and column.
+
+        Labels may come as floats that are whole numbers (CSV files know no other); values of a single output as
+        ``(n,)``. Arrays that are already right are not copied. No examples at all is a legal data set.
+        """
+        features = _matrix("x", _numbers("x", x), model.inputs)
+        if model.task == "classification":
+            targets: NDArray[Any] = _labels(_numbers("y", y), model.outputs)
+        else:
+            values = _numbers("y", y)
+            targets = _matrix("y", values.reshape(-1, 1) if values.ndim == 1 else values, model.outputs)
+        if len(features) != len(targets):
+            raise DataError(f"x has {len(features)} rows and y has {len(targets)}")
+        return cls(features, targets)
+
+    def subset(self, rows: NDArray[np.intp] | slice) -> Dataset:
+        """Return the examples in ``rows`` (views where ``rows`` is a slice)."""
+        return Dataset(self.x[rows], self.y[rows])
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+    except ValueError as exc:
+        raise DataError(f"{name} is no array: {exc}") from exc
+    if array.dtype.kind not in _NUMBERS:
+        raise DataError(f"{name} is an array of {array.dtype}, allowed are real numbers")
+    return array
+
+
+def _matrix(name: str, values: NDArray[Any], width: int) -> FloatArray:
+    if values.ndim != 2 or values.shape[1] != width:  # noqa: PLR2004 - rows and columns
+        raise DataError(f"{name} has shape {values.shape}, allowed is (n, {width})")
+    with np.errstate(over="ignore"):
+        matrix = np.ascontiguousarray(values, dtype=np.float32)
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise DataError(f"{name} is {values[row, column]} in row {row}, column {column}: not a finite float32")
+    return matrix
+
+
+def _labels(values: NDArray[Any], classes: int) -> IntArray:
+    if values.ndim != 1:
+        raise DataError(f"y has shape {values.shape}, allowed is (n,)")
+    # NaN fails both comparisons, and a float is cast only when it is in range.
+    in_range = (values >= 0) & (values <= min(classes - 1, _LARGEST_LABEL))
+    wrong = ~in_range
+    if values.dtype.kind == "f":
+        wrong |= values != np.floor(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"y is {values[row]} in row {row}: allowed are whole numbers from 0 to {classes - 1}")
+    return np.ascontiguousarray(values, dtype=np.int64)

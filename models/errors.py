@@ -1,0 +1,13 @@
+"""What the data that describe a model, a training or a data set can be wrong about."""
+
+
+class SpecError(ValueError):
+    """A model spec that cannot be built; the message names the key, what was found and what is allowed."""
+
+
+class PlanError(ValueError):
+    """A training plan that cannot be followed; the message names the key, what was found and what is allowed."""
+
+
+class DataError(ValueError):
+    """Examples that do not fit the model; the message names the row and column."""

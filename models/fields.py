@@ -1,0 +1,96 @@
+"""Reading plain data that came from outside: every key is checked for type and range, and none is left over.
+
+Specs and plans arrive from the network. A ``bool`` is an ``int`` and a NaN is a ``float`` to Python; this gate says no
+to both, and its messages are short whatever was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SHOWN = 60
+_INT64_BITS = 64
+
+
+class Fields:
+    """One mapping, read key by key. Everything wrong with it raises ``error``, which names the key."""
+
+    def __init__(self, data: object, what: str, error: type[ValueError]) -> None:
+        self._what = what
+        self._error = error
+        if not isinstance(data, Mapping):
+            raise error(f"{what}: found {describe(data)}, allowed is a table of keys")
+        self._data: Mapping[Any, Any] = data
+        self._read: list[str] = []
+
+    def choice(self, key: str, allowed: Sequence[str], default: str | None = None) -> str:
+        """Return the text at ``key``, one of ``allowed``."""
+        found = self._get(key, default)
+        if not isinstance(found, str) or found not in allowed:
+            raise self.wrong(key, found, "one of " + ", ".join(repr(name) for name in allowed))
+        return found
+
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        """Return the integer at ``key``, from ``low`` to ``high``."""
+        found = self._get(key, default)
+        if not _is_integer(found, low, high):
+            raise self.wrong(key, found, f"an integer from {low} to {high}")
+        return int(found)
+
+    def integers(self, key: str, low: int, high: int, most: int) -> tuple[int, ...]:
+        """Return the list at ``key``: 1 to ``most`` integers from ``low`` to ``high``."""
+        found = self._get(key, None)
+        allowed = f"a list of 1 to {most} integers from {low} to {high}"
+        if not isinstance(found, list | tuple) or not 1 <= len(found) <= most:
+            raise self.wrong(key, found, allowed)
+        for entry in found:
+            if not _is_integer(entry, low, high):
+                raise self.wrong(key, entry, allowed)
+        return tuple(found)
+
+    def number(self, key: str, low: float, high: float, default: float | None = None, *, above: bool = False) -> float:
+        """Return the number at ``key``, from ``low`` (not itself when ``above``) to ``high``."""
+        found = self._get(key, default)
+        is_number = isinstance(found, int | float) and not isinstance(found, bool)
+        if not is_number or not low <= found <= high or (above and found == low):
+            raise self.wrong(key, found, f"a number {'above' if above else 'from'} {low:g} {'up ' * above}to {high:g}")
+        return float(found)
+
+    def finish(self) -> None:
+        """Refuse the keys that nobody asked for."""
+        for key in self._data:
+            if key not in self._read:
+                allowed = ", ".join(repr(name) for name in self._read)
+                raise self._error(f"{self._what}: unknown key {describe(key)}, allowed are {allowed}")
+
+    def wrong(self, key: str, found: object, allowed: str) -> ValueError:
+        """Return the error that says what was found at ``key`` and what is allowed there."""
+        return self._error(f"{self._what}: {key} is {describe(found)}, allowed is {allowed}")
+
+    def _get(self, key: str, default: object) -> Any:  # noqa: ANN401 - nothing is known of it yet
+        self._read.append(key)
+        if key in self._data:
+            return self._data[key]
+        if default is None:
+            raise self._error(f"{self._what}: {key} is missing")
+        return default
+
+
+def describe(found: object) -> str:
+    """Return a short text for any value: it goes into logs, and may have been made to hurt them."""
+    if isinstance(found, str | bytes):
+        return repr(found[:_SHOWN]) + ("..." if len(found) > _SHOWN else "")
+    if isinstance(found, int) and found.bit_length() > _INT64_BITS:
+        return f"an integer of {found.bit_length()} bits"
+    if found is None or isinstance(found, bool | int | float):
+        return repr(found)
+    if isinstance(found, Mapping):
+        return f"a table of {len(found)}"
+    if isinstance(found, list | tuple):
+        return f"a list of {len(found)}"
+    return f"a {type(found).__name__}"[:_SHOWN]
+
+
+def _is_integer(found: object, low: int, high: int) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and low <= found <= high
