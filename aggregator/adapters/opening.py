@@ -1,0 +1,188 @@
+"""Opening the store: making it, checking it, and starting again when it is broken."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused, translated
+from aggregator.adapters.lock import StateLock
+from aggregator.adapters.restoring import read_meta, restored
+from aggregator.adapters.rows import json_of
+from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, TABLES, connect
+from aggregator.adapters.snapshot import Snapshot, read_snapshot
+from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
+from aggregator.configuration import RegistryTable
+from aggregator.records import Counters, ServerState, Shelf, VersionRecord
+
+log = logging.getLogger(__name__)
+
+FirstVersion: TypeAlias = tuple[VersionRecord, ServerState, tuple[Shelf, ...]]
+
+MAX_CHECKED_BYTES = 256 * 1024 * 1024
+"""Up to this size the whole file is checked at the start (about a second); of a larger one, what is read."""
+
+KEPT_WRECKS = 5
+"""So many broken databases are kept to be looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founding:
+    """What a store is for, and how it begins."""
+
+    federation: str
+    layout: str
+    spec: dict[str, Any]
+    begin: Callable[[], FirstVersion]
+    """Makes version 0."""
+    go_on: Callable[[int, bytes], FirstVersion]
+    """Makes the first version of a new epoch from the number and the parameters of the last one of the old."""
+
+
+def open_store(directory: Path, founding: Founding, limits: RegistryTable) -> Store:
+    """Return the store in ``directory``, made when it is not there, begun anew when it is broken.
+
+    Raise ``StoreInUse``, ``StoreRefused`` (it belongs to something else), ``StoreError`` (the disk).
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = StateLock(directory)
+    except OSError as exc:
+        raise StoreError(f"{directory}: {exc.strerror or exc}") from exc
+    try:
+        return _open_locked(directory, founding, limits, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open_locked(directory: Path, founding: Founding, limits: RegistryTable, lock: StateLock) -> Store:
+    path = directory / DATABASE_NAME
+    try:
+        return _opened(path, founding, limits, lock)
+    except StoreDamaged as exc:
+        wreck = _set_aside(path)
+        log.error(f"the store is broken ({exc}); kept as {wreck}; beginning a new one")  # noqa: TRY400 - a traceback says no more
+        return _opened(path, founding, limits, lock)
+
+
+def _opened(path: Path, founding: Founding, limits: RegistryTable, lock: StateLock) -> Store:
+    try:
+        db = connect(path)
+    except sqlite3.Error as exc:
+        raise translated(exc, path) from exc
+    try:
+        if _is_new(db, path):
+            _found(db, path.parent, founding)
+        else:
+            _check(db, path, founding)
+        return Store(path, db, lock, limits)
+    except sqlite3.Error as exc:
+        db.close()
+        raise translated(exc, path) from exc
+    except BaseException:
+        db.close()
+        raise
+
+
+def _is_new(db: sqlite3.Connection, path: Path) -> bool:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not (version or application or tables):
+        return True
+    if application != APPLICATION_ID:
+        raise StoreRefused(f"{path} is a database of another program; choose another state_dir")
+    if version > SCHEMA_VERSION:
+        raise StoreRefused(
+            f"{path} was written by a newer fedmq (schema {version}, this one knows {SCHEMA_VERSION}); "
+            "install that version again, or choose another state_dir"
+        )
+    return False
+
+
+def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
+    if path.stat().st_size <= MAX_CHECKED_BYTES:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise StoreDamaged(f"{path}: {verdict}")
+    try:
+        _check_owner(read_meta(db), path, founding)
+    except KeyError as exc:
+        raise StoreDamaged(f"{path}: {exc} is missing") from exc
+    # Reading it all once, now: whatever is broken is found while something can be done about it.
+    restored(db, "")
+    put_meta(db, {"spec": json.dumps(founding.spec)})
+
+
+def _check_owner(meta: dict[str, str | bytes], path: Path, founding: Founding) -> None:
+    if meta["federation"] != founding.federation:
+        raise StoreRefused(
+            f"{path} belongs to federation {meta['federation']!r}, the configuration says {founding.federation!r}; "
+            "each federation needs a state_dir of its own"
+        )
+    if meta["layout"] != founding.layout:
+        raise StoreRefused(
+            f"{path} holds a model of another shape than the configuration describes: {meta['spec']!s} there; "
+            "set [model] back to that, or choose another state_dir to begin anew"
+        )
+    if json.loads(meta["spec"]) != founding.spec:
+        log.warning(f"[model] was changed from {meta['spec']!s}; its shape is the same, so training goes on")
+
+
+def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
+    snapshot = read_snapshot(directory, founding.federation, founding.layout)
+    if snapshot is None:
+        version, server, shelf = founding.begin()
+        store_id = secrets.token_hex(8)
+        log.info(f"new store for federation {founding.federation}: version {version.version}")
+    else:
+        version, server, shelf = founding.go_on(snapshot.version, snapshot.parameters)
+        shelf, store_id = _together(snapshot, shelf), snapshot.store_id
+        log.warning(
+            f"no store, but a snapshot: going on with version {version.version} in a new epoch; "
+            "lineage, fleet and what was in the open buffer are lost"
+        )
+    meta = {
+        **initial_meta(Counters()),
+        "created": str(time.time()),
+        "epoch": secrets.token_hex(8),
+        "store_id": store_id,
+        "federation": founding.federation,
+        "layout": founding.layout,
+        "spec": json.dumps(founding.spec),
+        "shelf": json_of(shelf),
+    }
+    # executescript commits a transaction that is open, so the script holds the BEGIN itself.
+    db.executescript(f"BEGIN IMMEDIATE;{TABLES}")
+    put_meta(db, meta)
+    save_version(db, version, server)
+    db.execute("COMMIT")
+
+
+def _together(snapshot: Snapshot, fresh: tuple[Shelf, ...]) -> tuple[Shelf, ...]:
+    digests = {shelf.digest for shelf in fresh}
+    return (*(shelf for shelf in snapshot.shelf if shelf.digest not in digests), *fresh)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename database and log so that they still belong together; keep no more than ``KEPT_WRECKS``."""
+    pattern = re.compile(re.escape(path.name) + r"\.corrupt-(\d+)")
+    numbers = sorted(int(m[1]) for f in path.parent.iterdir() if (m := pattern.fullmatch(f.name)))
+    wreck = path.with_name(f"{path.name}.corrupt-{max(numbers, default=0) + 1}")
+    for old in numbers[: max(0, len(numbers) + 1 - KEPT_WRECKS)]:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(wreck.with_name(wreck.name + suffix))
+    return wreck

@@ -1,0 +1,136 @@
+"""The aggregator's database: tables, pragmas, and the ways to open it.
+
+What outside readers may rely on (open it with ``mode=ro``; it can be read while the aggregator runs):
+
+* The identity of an update is ``(device, incarnation, sequence)``. ``lineage`` and ``journal`` together hold every
+  accepted identity exactly once: an update lies in ``journal`` while its buffer is open, and in ``lineage`` once that
+  buffer has ended, as a version, withheld, or set aside by a rollback (``aggregations.outcome``). Nothing else leaves
+  either table, save lineage older than ``registry.keep_lineage`` aggregations.
+* ``sequences`` holds the last accepted sequence of each device and incarnation, in the same transaction.
+* ``versions`` are consecutive from the first one of the epoch; ``meta.epoch`` names the history that they belong to.
+
+Metrics are JSON objects; ``devices.record`` and ``meta`` values are msgpack or text, private to the aggregator.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+DATABASE_NAME = "aggregator.sqlite"
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x666D7161
+"""``fmqa``: tells our file from any other SQLite database, before anything is read from it."""
+
+PAGE_BYTES = 8192
+"""An int8 update of 10k parameters takes two pages, one of float32 five."""
+
+WAL_PAGES = 2000
+"""The log is taken into the database each 16 MB: often enough that no commit waits long for it (some 20 ms)."""
+
+WAL_KEPT_BYTES = 64 * 1024 * 1024
+"""After a long read held up that work, the log is cut to this again."""
+
+TABLES = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+
+-- The open buffer, in the order in which it was folded. The delta comes last: reading the rest skips its pages.
+CREATE TABLE journal (
+    position INTEGER PRIMARY KEY,
+    device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
+    base_version INTEGER NOT NULL, staleness INTEGER NOT NULL,
+    num_examples INTEGER NOT NULL, num_steps INTEGER NOT NULL,
+    weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL,
+    codec TEXT NOT NULL, delta BLOB NOT NULL
+);
+
+CREATE TABLE sequences (
+    device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
+    touched INTEGER NOT NULL,  -- grows with each transaction: which incarnations of a device are the newest
+    PRIMARY KEY (device, incarnation)
+) WITHOUT ROWID;
+
+CREATE TABLE devices (device TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE aggregations (
+    id INTEGER PRIMARY KEY,
+    outcome TEXT NOT NULL, version INTEGER, base_version INTEGER NOT NULL,
+    reason TEXT NOT NULL, created REAL NOT NULL, metrics TEXT NOT NULL
+);
+
+CREATE TABLE lineage (
+    aggregation INTEGER NOT NULL, position INTEGER NOT NULL,
+    device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
+    base_version INTEGER NOT NULL, staleness INTEGER NOT NULL,
+    num_examples INTEGER NOT NULL, num_steps INTEGER NOT NULL,
+    weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL,
+    PRIMARY KEY (aggregation, position)
+) WITHOUT ROWID;
+
+CREATE TABLE versions (
+    version INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL, created REAL NOT NULL, digest TEXT NOT NULL,
+    blob TEXT NOT NULL, delta TEXT,  -- references as JSON
+    metrics TEXT NOT NULL, num_updates INTEGER NOT NULL, total_weight REAL NOT NULL, step_norm REAL NOT NULL,
+    rolled_back_to INTEGER
+);
+
+-- Apart from versions, so that old ones can go without rewriting rows: float32 little-endian, and the encoded delta.
+CREATE TABLE parameters (version INTEGER PRIMARY KEY, vector BLOB NOT NULL, delta BLOB NOT NULL);
+
+-- What the next step starts from: "master" (float32; absent when it equals the current version's parameters) and the
+-- server optimizer's vectors "0", "1", ... (float64).
+CREATE TABLE server (name TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return a connection for the one writer, in autocommit mode; the file is made if it is not there."""
+    db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit is on the disk when it returns, power cut or not. Devices forget what we have accepted.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+        db.execute("PRAGMA cache_size = -16384")
+        db.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Return a connection that only reads, beside a running aggregator or without one.
+
+    Raise ``FileNotFoundError`` when there is no database, ``sqlite3.Error`` when it cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no database at {path}")
+    try:
+        return _opened(path, "mode=ro")
+    except sqlite3.OperationalError:
+        # A directory that we may not write to, and nobody has the database open: then nothing can change under us.
+        if wal_of(path).exists():
+            raise
+        return _opened(path, "mode=ro&immutable=1")
+
+
+def wal_of(path: Path) -> Path:
+    """Return the name of the database's write-ahead log."""
+    return path.with_name(path.name + "-wal")
+
+
+def _opened(path: Path, options: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None, timeout=5.0)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -1,0 +1,231 @@
+"""The aggregator's memory: one SQLite file, one writer, one transaction for all that a batch of events changed."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from aggregator.adapters.errors import StoreError, translated
+from aggregator.adapters.lock import StateLock
+from aggregator.adapters.restoring import restored
+from aggregator.adapters.rows import (
+    CONTRIBUTION_COLUMNS,
+    VERSION_COLUMNS,
+    Row,
+    aggregation_row,
+    contribution_row,
+    journal_row,
+    json_of,
+    version_row,
+)
+from aggregator.adapters.schema import connect, wal_of
+from aggregator.commands import Journal, SaveAggregation, SaveFleet, StoreCommand
+from aggregator.configuration import RegistryTable
+from aggregator.records import Counters, Restored, ServerState, VersionRecord
+
+MAX_INCARNATIONS = 16
+"""Of one device: it makes a new one when its disk is lost. More than a few are a fault, and must not fill ours."""
+
+_encode_record = msgspec.msgpack.Encoder().encode
+
+
+class Store:
+    """An open store, held under the directory's lock until ``close``. For one thread."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, lock: StateLock, limits: RegistryTable) -> None:
+        self.path = path
+        self._db = db
+        self._lock = lock
+        self._limits = limits
+        self._broken = False
+        self._previous_instance = self._read_instance()
+        self._touched: int = db.execute("SELECT coalesce(max(touched), 0) FROM sequences").fetchone()[0]
+
+    def restore(self) -> Restored:
+        """Return what the last successful transaction left; raise ``StoreError`` when it cannot be read."""
+        try:
+            if self._broken:
+                self._reconnect()
+            return restored(self._db, self._previous_instance)
+        except sqlite3.Error as exc:
+            raise translated(exc, self.path) from exc
+
+    def apply(self, commands: Sequence[StoreCommand]) -> None:
+        """Carry the commands out, all or none of them; raise ``StoreError`` when none was.
+
+        When it returns they are on the disk. After an error the caller has to ``restore``.
+        """
+        if commands:
+            self._transact(commands)
+
+    def note_instance(self, instance: str) -> None:
+        """Remember the process that works on this store from now on; ``restore`` goes on to tell the one before."""
+        try:
+            self._put_meta("instance", instance)
+        except sqlite3.Error as exc:
+            raise translated(exc, self.path) from exc
+
+    def size_bytes(self) -> int:
+        """Return the size of the database with its log."""
+        total = 0
+        for path in (self.path, wal_of(self.path)):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Take the log into the database and let go of the directory."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self._lock.release()
+
+    def _transact(self, commands: Sequence[StoreCommand]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            _Transaction(self._db, self._limits, self._touched + 1).write(commands)
+            self._db.execute("COMMIT")
+        except BaseException as exc:
+            self._broken = True
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            if isinstance(exc, sqlite3.Error):
+                raise translated(exc, self.path) from exc
+            raise
+        self._touched += 1
+
+    def _reconnect(self) -> None:
+        # An I/O error can leave a connection unusable; a new one begins with what the disk holds.
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self._db = connect(self.path)
+        self._broken = False
+
+    def _read_instance(self) -> str:
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
+        return str(row[0]) if row else ""
+
+    def _put_meta(self, key: str, value: str) -> None:
+        put_meta(self._db, {key: value})
+
+
+class _Transaction:
+    """The statements of one transaction."""
+
+    def __init__(self, db: sqlite3.Connection, limits: RegistryTable, touched: int) -> None:
+        self._db = db
+        self._limits = limits
+        self._touched = touched
+
+    def write(self, commands: Sequence[StoreCommand]) -> None:
+        """Carry the commands out in their order, save for what a later one of them makes moot."""
+        saves = [index for index, command in enumerate(commands) if isinstance(command, SaveAggregation)]
+        self._bump([command for command in commands if isinstance(command, Journal)])
+        for index in saves:
+            self._save_aggregation(commands[index])  # type: ignore[arg-type] # the index says so
+        if saves:
+            self._db.execute("DELETE FROM journal")
+            self._prune()
+        # What came before the last end of a buffer is in that buffer's lineage: its delta is never needed again.
+        rest = commands[saves[-1] + 1 :] if saves else commands
+        self._journal([command for command in rest if isinstance(command, Journal)])
+        for command in commands:
+            if isinstance(command, SaveFleet):
+                self._save_fleet(command)
+
+    def _journal(self, entries: list[Journal]) -> None:
+        if entries:
+            self._insert(
+                "journal", f"{CONTRIBUTION_COLUMNS}, codec, delta", [journal_row(command.entry) for command in entries]
+            )
+
+    def _bump(self, entries: list[Journal]) -> None:
+        last: dict[tuple[str, str], int] = {}
+        for command in entries:
+            accepted = command.entry.contribution
+            last[accepted.device_id, accepted.incarnation] = accepted.sequence
+        rows = [(sequence, self._touched, device, incarnation) for (device, incarnation), sequence in last.items()]
+        update = "UPDATE sequences SET sequence = ?, touched = ? WHERE device = ? AND incarnation = ?"
+        if rows and self._db.executemany(update, rows).rowcount != len(rows):
+            self._bump_new(rows)
+
+    def _bump_new(self, rows: list[tuple[int, int, str, str]]) -> None:
+        insert = "INSERT OR IGNORE INTO sequences (sequence, touched, device, incarnation) VALUES (?, ?, ?, ?)"
+        self._db.executemany(insert, rows)
+        oldest = (
+            "DELETE FROM sequences WHERE device = ? AND incarnation IN (SELECT incarnation FROM sequences"
+            " WHERE device = ? ORDER BY touched DESC, incarnation LIMIT -1 OFFSET ?)"
+        )
+        self._db.executemany(
+            oldest, [(device, device, MAX_INCARNATIONS) for device in sorted({row[2] for row in rows})]
+        )
+
+    def _save_aggregation(self, saved: SaveAggregation) -> None:
+        insert = (
+            "INSERT INTO aggregations (outcome, version, base_version, reason, created, metrics)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        number = self._db.execute(insert, aggregation_row(saved.aggregation)).lastrowid
+        lineage = [
+            (number, position, *contribution_row(contribution))
+            for position, contribution in enumerate(saved.aggregation.lineage, start=1)
+        ]
+        self._insert("lineage", f"aggregation, position, {CONTRIBUTION_COLUMNS}", lineage)
+        if (saved.version is None) != (saved.server is None):
+            raise ValueError("a version and the server state that it leads to belong together")
+        if saved.version is not None and saved.server is not None:
+            save_version(self._db, saved.version, saved.server)
+        put_meta(self._db, {"shelf": json_of(saved.shelf), "withdrawn": json_of(saved.withdrawn)})
+
+    def _save_fleet(self, fleet: SaveFleet) -> None:
+        rows = [(device.device_id, _encode_record(device)) for device in fleet.devices]
+        self._insert("devices", "device, record", rows, "INSERT OR REPLACE")
+        put_meta(self._db, {"counters": _encode_record(fleet.counters)})
+
+    def _prune(self) -> None:
+        newest_version = self._db.execute("SELECT max(version) FROM versions").fetchone()[0]
+        newest = self._db.execute("SELECT max(id) FROM aggregations").fetchone()[0]
+        limits = self._limits
+        without_parameters = newest_version - min(limits.keep_parameters, limits.keep_lineage)
+        forgotten = newest - limits.keep_lineage
+        self._db.execute("DELETE FROM parameters WHERE version <= ?", (without_parameters,))
+        self._db.execute("DELETE FROM versions WHERE version <= ?", (newest_version - limits.keep_lineage,))
+        self._db.execute("DELETE FROM lineage WHERE aggregation <= ?", (forgotten,))
+        self._db.execute("DELETE FROM aggregations WHERE id <= ?", (forgotten,))
+
+    def _insert(self, table: str, columns: str, rows: list[Row], verb: str = "INSERT") -> None:
+        if rows:
+            marks = ", ".join("?" * len(rows[0]))
+            self._db.executemany(f"{verb} INTO {table} ({columns}) VALUES ({marks})", rows)
+
+
+def save_version(db: sqlite3.Connection, version: VersionRecord, server: ServerState) -> None:
+    """Write a version, which becomes the current one, and the server state with it; within a transaction."""
+    row = version_row(version)
+    marks = ", ".join("?" * len(row))
+    db.execute(f"INSERT INTO versions ({VERSION_COLUMNS}) VALUES ({marks})", row)  # noqa: S608 - constants of ours
+    blobs = (version.version, version.parameters, version.delta_bytes)
+    db.execute("INSERT INTO parameters (version, vector, delta) VALUES (?, ?, ?)", blobs)
+    vectors = [(str(index), vector.astype("<f8").tobytes()) for index, vector in enumerate(server.vectors)]
+    master = server.master.astype("<f4").tobytes()
+    if master != version.parameters:
+        vectors.append(("master", master))
+    db.execute("DELETE FROM server")
+    db.executemany("INSERT INTO server (name, vector) VALUES (?, ?)", vectors)
+    put_meta(db, {"optimizer": server.optimizer})
+
+
+def put_meta(db: sqlite3.Connection, values: dict[str, str | bytes]) -> None:
+    """Write values of the table ``meta``."""
+    db.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", list(values.items()))
+
+
+def initial_meta(counters: Counters) -> dict[str, str | bytes]:
+    """Return the values of ``meta`` that every later transaction keeps up."""
+    return {"counters": _encode_record(counters), "withdrawn": "[]", "shelf": "[]", "instance": ""}
+
+
+__all__ = ["MAX_INCARNATIONS", "Store", "StoreError", "initial_meta", "put_meta", "save_version"]
