@@ -1,0 +1,1 @@
+"""Programs that measure fedmq, each against a baseline in the same run; see benchmarks/README.md."""
