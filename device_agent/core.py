@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.composing import device_metrics
@@ -11,7 +13,7 @@ from device_agent.downstream import Downstream
 from device_agent.gate import Chunk, Gate, Message
 from device_agent.lifecycle import LINK, PHASE, Link, LinkStep, Phase, PhaseStep, Work, advance, work_name
 from device_agent.parts import parts_for
-from device_agent.records import LastTraining, RestoredState
+from device_agent.records import RestoredState
 from device_agent.upstream import Upstream
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkUp, Published, Received, Subscribed, Will
@@ -199,14 +201,7 @@ class DeviceCore:
         if not self._parts.desk.ended(event.task):
             return []
         last = self._parts.ledger.state.last
-        measured = LastTraining(
-            num_examples=last.num_examples,
-            training_s=last.training_s,
-            update_bytes=last.update_bytes,
-            train_loss=last.train_loss,
-            before=last.after,
-            after=event.metrics,
-        )
+        measured = replace(last, before=last.after, after=event.metrics)
         self._parts.ledger.remember(measured)
         self._parts.announce.news(now)
         return [self._parts.ledger.save(), do.Log(level="info", message="evaluated", fields=dict(event.metrics))]
@@ -221,10 +216,9 @@ class DeviceCore:
         told = do.Log(level="error", message="training failed", fields={"reason": event.reason})
         self._parts.desk.failed(event.reason, now)
         self._parts.announce.news(now)
-        if event.fault == "cache" and self._phase is Phase.AWAKE:
-            commands = self._down.drop_model()
-            return [told, *commands, *(self._down.start_over(now) if self._link is Link.UP else [])]
-        return [told]
+        if event.fault != "cache":
+            return [told]
+        return [told, *self._down.drop_model(), *(self._down.start_over(now) if self._link is Link.UP else [])]
 
     def _on_data_changed(self, _event: ev.DataChanged, _now: float) -> list[Command]:
         self._parts.desk.forgive()
@@ -259,8 +253,7 @@ class DeviceCore:
         return [do.CheckData()]
 
     def _advance_stop(self, now: float) -> list[Command]:
-        busy = self._parts.desk.work is not Work.IDLE
-        if busy and self._stop_at is not None and now < self._stop_at:
+        if self._parts.desk.work is not Work.IDLE and self._stop_at is not None and now < self._stop_at:
             return []
         self._phase = advance(PHASE, self._phase, PhaseStep.END)
         commands: list[Command] = [self._parts.ledger.save()]
@@ -275,7 +268,8 @@ class DeviceCore:
             return False
         parts = self._parts
         fetching = parts.fetch.target is not None and not parts.fetch.stalled
-        return parts.desk.work is Work.IDLE and not fetching and not parts.report.busy and parts.desk.settled
+        reporting = parts.report.busy or self._up.writing
+        return parts.desk.work is Work.IDLE and not fetching and not reporting and parts.desk.settled
 
     def _fall_asleep(self, now: float) -> list[Command]:
         self._phase = advance(PHASE, self._phase, PhaseStep.FALL_ASLEEP)
@@ -318,7 +312,10 @@ class DeviceCore:
     def _state(self, reason: str = "") -> DeviceState:
         parts = self._parts
         name = work_name(
-            self._phase, parts.desk.work, fetching=parts.fetch.target is not None, reporting=bool(parts.report.entries)
+            self._phase,
+            parts.desk.work,
+            fetching=parts.fetch.target is not None,
+            reporting=self._up.writing or bool(parts.report.entries),
         )
         paused = "paused by command" if parts.ledger.state.paused else ""
         held = parts.desk.held

@@ -1,0 +1,92 @@
+"""The command ``fedmq-agent``. argparse, not typer: every import is memory on the board."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent.settings import AgentSettings
+from protocol.adapters.configuration import ConfigurationError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_UNUSABLE = 1
+EXIT_DAMAGED = 75
+"""EX_TEMPFAIL: another start, as systemd's Restart= makes it, heals this."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = _settings(options)
+    except ConfigurationError as exc:
+        print(exc, file=sys.stderr)  # noqa: T201 - a command line talks
+        return EXIT_USAGE
+    if options.command == "run":
+        return _run(settings, options)
+    from device_agent.adapters.cli import outbox, status  # noqa: PLC0415 - the running agent does without
+
+    return (status if options.command == "status" else outbox)(settings, as_json=options.json)
+
+
+def _run(settings: AgentSettings, options: argparse.Namespace) -> int:
+    if options.check:
+        print(f"{options.config}: fine")  # noqa: T201 - a command line talks
+        return EXIT_OK
+    logging.basicConfig(
+        stream=sys.stderr, level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s", force=True
+    )
+    from device_agent.adapters.store import StoreCorruptError, StoreError  # noqa: PLC0415 - not needed to check a file
+    from device_agent.service import Service  # noqa: PLC0415 - paho is slow to import, and --check needs no link
+
+    try:
+        return Service(settings).run()
+    except StoreCorruptError as exc:
+        print(f"fedmq-agent: {exc}", file=sys.stderr)  # noqa: T201 - a command line talks
+        return EXIT_DAMAGED
+    except (StoreError, ConfigurationError) as exc:
+        print(f"fedmq-agent: {exc}", file=sys.stderr)  # noqa: T201 - a command line talks
+        return EXIT_UNUSABLE
+
+
+def _settings(options: argparse.Namespace) -> AgentSettings:
+    path: Path = options.config
+    settings = load(path, AgentSettings)
+    suffix = Path(settings.data.path).suffix.lower()
+    if suffix not in (".npz", ".csv"):
+        raise ConfigurationError(f"{path}: data.path is {settings.data.path!r}; allowed is a file .npz or .csv")
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedmq-agent", description="The agent on a device of a fedmq federation.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = _command(commands, "run", "run the agent until SIGTERM")
+    run.add_argument("--check", action="store_true", help="only check the configuration")
+    run.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    for name, text in (
+        ("status", "show what the agent holds, also while it runs"),
+        ("outbox", "list the updates that wait for a receipt"),
+    ):
+        command = _command(commands, name, text)
+        command.add_argument("--json", action="store_true", help="as one JSON object")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

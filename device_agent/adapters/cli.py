@@ -1,0 +1,101 @@
+"""What ``fedmq-agent status`` and ``outbox`` print, from the store and the cache alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from device_agent.adapters.model_cache import CacheError, ModelCache, read_model
+from device_agent.adapters.store import StoreError, peek
+
+if TYPE_CHECKING:
+    from device_agent.records import DurableState, OutboxEntry
+    from device_agent.settings import AgentSettings
+
+
+def status(settings: AgentSettings, *, as_json: bool) -> int:
+    """Print what the agent holds and has done; return the exit code."""
+    state_dir = Path(settings.device.state_dir)
+    try:
+        names, durable, entries = peek(state_dir)
+    except StoreError as exc:
+        return _fail(exc)
+    facts = _facts(names, durable, entries, _version(state_dir))
+    if as_json:
+        _say(msgspec.json.encode(facts).decode())
+        return 0
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        _say(f"{name.replace('_', ' '):<{width}}  {_readable(value)}")
+    return 0
+
+
+def outbox(settings: AgentSettings, *, as_json: bool) -> int:
+    """Print the updates that wait; return the exit code."""
+    try:
+        _names, _durable, entries = peek(Path(settings.device.state_dir))
+    except StoreError as exc:
+        return _fail(exc)
+    if as_json:
+        _say(msgspec.json.encode({"updates": entries}).decode())
+        return 0
+    if not entries:
+        _say("no update waits")
+        return 0
+    _say(f"{'sequence':>10} {'base version':>13} {'bytes':>12}  epoch")
+    for entry in entries:
+        _say(f"{entry.sequence:>10} {entry.base_version:>13} {entry.size:>12}  {entry.epoch}")
+    return 0
+
+
+def _facts(
+    names: dict[str, str], durable: DurableState, entries: tuple[OutboxEntry, ...], version: int | None
+) -> dict[str, Any]:
+    last = durable.last
+    return {
+        **names,
+        "version": version,
+        "trained_version": durable.trained.version if durable.trained else None,
+        "paused": durable.paused,
+        "outbox_updates": len(entries),
+        "outbox_bytes": sum(entry.size for entry in entries),
+        "next_sequence": durable.next_sequence,
+        **msgspec.to_builtins(durable.counters),
+        "training_s": last.training_s,
+        "num_examples": last.num_examples,
+        "train_loss": last.train_loss,
+        "holdout_before": last.before,
+        "holdout": last.after,
+    }
+
+
+def _version(state_dir: Path) -> int | None:
+    try:
+        with ModelCache(state_dir).open() as file:
+            return read_model(file)[0].version
+    except CacheError:
+        return None
+
+
+def _readable(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_readable(item)}" for key, item in value.items()) or "-"
+    return str(value)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _fail(exc: StoreError) -> int:
+    sys.stderr.write(f"fedmq-agent: {exc}\n")
+    return 1

@@ -1,0 +1,229 @@
+"""The agent's process: one inbox, one worker, and the core's commands carried out in order."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import secrets
+import signal
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from device_agent import commands as do
+from device_agent import events as ev
+from device_agent.adapters.model_cache import CacheError, ModelCache
+from device_agent.adapters.process import rss_bytes
+from device_agent.adapters.store import Store, StoreWriteError
+from device_agent.adapters.trainer import FileWatch, Trainer
+from device_agent.core import DeviceCore
+from device_agent.records import RestoredState
+from protocol.adapters.mqtt import MqttLink
+from protocol.link import Published, Received
+from protocol.status import encode_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from device_agent.settings import AgentSettings
+    from protocol.link import LinkEvent
+
+log = logging.getLogger("fedmq.agent")
+
+MAX_INBOX = 1000
+"""Messages: a device listens to five topics and four chunks, so more than this is a flood."""
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Service:
+    """Owns store, cache, trainer and link, and runs the core until it says ``Exit``."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        """Open the store and read the cache; raise ``StoreError`` when that cannot be."""
+        self._settings = settings
+        state_dir = Path(settings.device.state_dir)
+        self._store = Store(state_dir, settings.device.id, settings.device.federation)
+        self._cache = ModelCache(state_dir)
+        # A SimpleQueue may be put to from a signal handler, whatever the interrupted thread was doing.
+        self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
+        self._trainer = Trainer(settings, self._inbox.put)
+        self._watch = FileWatch(settings.data.path)
+        self._link: MqttLink | None = None
+        self._exit_code: int | None = None
+        self._core = self._restored_core()
+        self._actions: dict[type[Any], Callable[[Any], ev.Event | None]] = {
+            do.Connect: self._connect,
+            do.Disconnect: self._disconnect,
+            do.Subscribe: self._subscribe,
+            do.Unsubscribe: self._unsubscribe,
+            do.Publish: self._publish,
+            do.PublishMetrics: self._publish_metrics,
+            do.Persist: self._persist,
+            do.LoadUpdate: self._load_update,
+            do.CacheModel: self._cache_model,
+            do.DropModel: self._drop_model,
+            do.Train: self._start_task,
+            do.Evaluate: self._start_task,
+            do.StopTask: self._stop_task,
+            do.CheckData: self._check_data,
+            do.Log: self._log,
+            do.Exit: self._exit,
+        }
+
+    def run(self) -> int:
+        """Work until asked to stop; return the exit code. Call it in the main thread: it takes the signals."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            self._take(ev.Started())
+            while self._exit_code is None:
+                event = self._next_event()
+                self._take(event)
+            return self._exit_code
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if self._link is not None:
+            self._link.stop(0.5)
+            self._link = None
+        self._trainer.close(0.2)
+        self._store.close()
+
+    def deliver(self, event: LinkEvent) -> bool:
+        """Take in a link's event, in the link's thread; return False for a message that finds the inbox full."""
+        if isinstance(event, Received) and self._inbox.qsize() >= MAX_INBOX:
+            return False
+        self._inbox.put(event)
+        return True
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._inbox.put(ev.StopRequested(reason=f"stopped by {signal.Signals(number).name}"))
+
+    def _next_event(self) -> ev.Event:
+        now = time.monotonic()
+        deadline = self._core.deadline(now)
+        try:
+            if deadline is None:
+                return self._inbox.get()
+            return self._inbox.get(timeout=max(0.0, deadline - now))
+        except queue.Empty:
+            return ev.Tick()
+
+    def _take(self, event: ev.Event) -> None:
+        """Handle the event, and at once the answers of commands that have one."""
+        waiting: deque[ev.Event] = deque([event])
+        while waiting:
+            commands = self._core.handle(waiting.popleft(), time.monotonic())
+            for command in commands:
+                answer = self._actions[type(command)](command)
+                if answer is not None:
+                    waiting.append(answer)
+
+    def _restored_core(self) -> DeviceCore:
+        incarnation, durable, outbox = self._store.restore()
+        if self._store.set_aside is not None:
+            log.error("store damaged: started a new one aside=%s incarnation=%s", self._store.set_aside, incarnation)
+        restored = RestoredState(incarnation=incarnation, durable=durable, outbox=outbox, model=self._cache.find())
+        version = restored.model.version if restored.model else "none"
+        log.info(
+            "starting device=%s federation=%s version=%s outbox=%d incarnation=%s",
+            self._settings.device.id,
+            self._settings.device.federation,
+            version,
+            len(outbox),
+            incarnation,
+        )
+        rng = random.Random()  # noqa: S311 - waits are no secret
+        return DeviceCore(self._settings, restored, boot=secrets.token_hex(8), rng=rng)
+
+    # Commands: each returns its answer, if it has one
+
+    def _connect(self, _command: do.Connect) -> None:
+        device = self._settings.device
+        client_id = f"fedmq-{device.federation}-{device.id}"
+        self._link = MqttLink(self._settings.broker, client_id, self.deliver, will=self._core.will)
+        self._link.start()
+
+    def _disconnect(self, _command: do.Disconnect) -> None:
+        if self._link is not None:
+            self._link.stop()
+            self._link = None
+
+    def _subscribe(self, command: do.Subscribe) -> None:
+        if self._link is not None:
+            self._link.subscribe(command.topics)
+
+    def _unsubscribe(self, command: do.Unsubscribe) -> None:
+        if self._link is not None:
+            self._link.unsubscribe(command.topics)
+
+    def _publish(self, command: do.Publish) -> ev.Event | None:
+        taken = self._link is not None and self._link.publish(
+            command.topic, command.payload, qos=command.qos, retain=command.retain, token=command.token
+        )
+        if not taken and command.token:
+            return Published(token=command.token, error="the link is down")
+        return None
+
+    def _publish_metrics(self, command: do.PublishMetrics) -> None:
+        if self._link is not None:
+            metrics = replace(command.metrics, rss_bytes=rss_bytes())
+            self._link.publish(command.topic, encode_status(metrics), qos=0)
+
+    def _persist(self, command: do.Persist) -> ev.Event | None:
+        sequence = command.put.entry.sequence if command.put is not None else None
+        try:
+            self._store.persist(command)
+        except StoreWriteError as exc:
+            return ev.PersistFailed(reason=str(exc), sequence=sequence, deletes=command.deletes)
+        return ev.Persisted(sequence=sequence) if sequence is not None else None
+
+    def _load_update(self, command: do.LoadUpdate) -> ev.Event:
+        return ev.UpdateLoaded(sequence=command.sequence, payload=self._store.load(command.sequence))
+
+    def _cache_model(self, command: do.CacheModel) -> ev.Event:
+        try:
+            self._cache.replace(command.manifest, command.data)
+        except CacheError as exc:
+            return ev.CacheFailed(reason=str(exc))
+        return ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version)
+
+    def _drop_model(self, _command: do.DropModel) -> None:
+        self._cache.drop()
+
+    def _start_task(self, command: do.Train | do.Evaluate) -> ev.Event | None:
+        try:
+            file = self._cache.open()
+        except CacheError as exc:
+            return ev.TaskFailed(task=command.task, reason=str(exc), fault="cache")
+        kind = "training" if isinstance(command, do.Train) else "evaluating"
+        log.info("%s version=%d", kind, command.manifest.version)
+        self._trainer.start(command, file)
+        return None
+
+    def _stop_task(self, _command: do.StopTask) -> None:
+        self._trainer.stop()
+
+    def _check_data(self, _command: do.CheckData) -> ev.Event | None:
+        return ev.DataChanged() if self._watch.changed() else None
+
+    def _log(self, command: do.Log) -> None:
+        fields = "".join(f" {name}={_quoted(value)}" for name, value in command.fields.items())
+        log.log(LEVELS[command.level], "%s%s", command.message, fields)
+
+    def _exit(self, command: do.Exit) -> None:
+        self._exit_code = command.code
+
+
+def _quoted(value: object) -> str:
+    """Return the value as one word, so that key=value can be split again whatever a message from outside holds."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if text and text.isprintable() and not set(text) & set(' "=') else repr(text)
