@@ -1,7 +1,8 @@
 """One aggregator a federation: who starts asks first, and gives way when somebody answers.
 
 Two stores mean two sessions at the broker, so a mistaken second aggregator never throws the first one off; it hears
-the first one's answer and ends. On one store the lock of the state directory comes before all this.
+the first one's answer and ends. On one store the lock of the state directory comes before all this, so whatever speaks
+for our own store is ourselves: an echo, or words of a predecessor that the broker kept for us.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ ANNOUNCED_WAIT_S = 5.0
 class Claim:
     """Decides whether this process is the federation's aggregator."""
 
-    def __init__(self, instance: str, previous_instance: str) -> None:
-        self.instance = instance
-        self._previous = previous_instance
+    def __init__(self, store: str) -> None:
+        self._store = store
         self.active = False
         self.deadline: float | None = None
 
@@ -33,19 +33,19 @@ class Claim:
 
     def heard_state(self, state: AggregatorState, now: float, *, retained: bool) -> Verdict:
         """Take in a state of an aggregator, possibly our own or left over from before."""
-        if state.instance in (self.instance, self._previous) or state.status == "offline":
+        if state.store == self._store or state.status == "offline":
             return "active" if self.active else "wait"
         if not self.active and retained:
             self.deadline = now + ANNOUNCED_WAIT_S  # perhaps it died without a will: only an answer counts
             return "wait"
         # Alive. When both are active (two networks were joined), the smaller name stays: both decide alike.
-        return "active" if self.active and self.instance < state.instance else "refuse"
+        return "active" if self.active and self._store < state.store else "refuse"
 
-    def heard_claim(self, instance: str) -> Verdict:
+    def heard_claim(self, store: str) -> Verdict:
         """Take in somebody's question."""
-        if instance == self.instance or self.active:
+        if store == self._store or self.active:
             return "active" if self.active else "wait"
-        return "wait" if self.instance < instance else "refuse"
+        return "wait" if self._store < store else "refuse"
 
     def tick(self, now: float) -> bool:
         """Return whether the wait ended just now, unanswered: this process is the aggregator."""

@@ -84,16 +84,17 @@ class AggregatorCore:
         self._settings = settings
         self._model = model
         self.instance = instance
+        self._store = restored.store_id
         self.topics = Topics(settings.aggregator.federation)
         self.ledger = Ledger(settings, model, restored, evaluate)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
         self._pace = Pace(settings.pace.updates_per_s)
         self._intake = Intake(settings, self.topics, self.ledger, self.fleet, self._pace)
         self._announcer = Announcer(self.topics)
-        self._claim = Claim(instance, restored.previous_instance)
+        self._claim = Claim(restored.store_id)
         self._held: list[Received] = []
         self._link_up = False
-        self.status = Status(instance, self.topics, self.ledger, self.fleet, settings.schedule.goal)
+        self.status = Status(instance, restored.store_id, self.topics, self.ledger, self.fleet, settings.schedule.goal)
 
     @property
     def will(self) -> Will:
@@ -271,7 +272,7 @@ class AggregatorCore:
         if self._claim.active:
             return [*commands, *self._take_part()]
         self._claim.asked(now)
-        claim = encode_status(AggregatorClaim(instance=self.instance))
+        claim = encode_status(AggregatorClaim(instance=self.instance, store=self._store))
         return [*commands, Publish(topic=self.topics.aggregator_claim, payload=claim)]
 
     def _unlinked(self, event: LinkDown) -> list[Command]:
@@ -307,17 +308,17 @@ class AggregatorCore:
         if verdict == "refuse":
             return self._give_way(state.instance)
         # Somebody's will or goodbye must not stand for us.
-        return self._publish_state() if verdict == "active" and state.instance != self.instance else []
+        return self._publish_state() if verdict == "active" and state.store != self._store else []
 
     def _heard_claim(self, received: Received) -> list[Command]:
         try:
-            instance = decode_status(received.payload, AggregatorClaim).instance
+            claim = decode_status(received.payload, AggregatorClaim)
         except ProtocolError:
             return []
-        verdict = self._claim.heard_claim(instance)
+        verdict = self._claim.heard_claim(claim.store)
         if verdict == "refuse":
-            return self._give_way(instance)
-        return self._publish_state() if verdict == "active" and instance != self.instance else []
+            return self._give_way(claim.instance)
+        return self._publish_state() if verdict == "active" and claim.store != self._store else []
 
     def _give_way(self, other: str) -> list[Command]:
         federation = self.topics.federation

@@ -28,9 +28,12 @@ class ShellFigures:
 class Status:
     """Reads ledger and fleet; changes neither."""
 
-    def __init__(self, instance: str, topics: Topics, ledger: Ledger, fleet: Fleet, goal: int) -> None:
+    def __init__(  # noqa: PLR0917 - six parts of one core
+        self, instance: str, store: str, topics: Topics, ledger: Ledger, fleet: Fleet, goal: int
+    ) -> None:
         self.figures = ShellFigures()
         self._instance = instance
+        self._store = store
         self._topics = topics
         self._ledger = ledger
         self._fleet = fleet
@@ -46,6 +49,7 @@ class Status:
             federation=self._topics.federation,
             epoch=self._ledger.epoch,
             instance=self._instance,
+            store=self._store,
             status=status,
             version=self._ledger.version.version,
         )

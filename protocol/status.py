@@ -24,7 +24,9 @@ class AggregatorState(Struct, frozen=True, kw_only=True):
     federation: str
     epoch: str
     instance: str
-    """Random for each start of the process: tells two aggregators apart."""
+    """Random for each start of the process."""
+    store: str = ""
+    """Identity of the store it works on: tells two aggregators apart, and one from its own past."""
     status: Literal["online", "offline"]
     version: int | None = None
 
@@ -33,6 +35,7 @@ class AggregatorClaim(Struct, frozen=True, kw_only=True):
     """An aggregator that starts asks on ``aggregator/claim`` whether another one is there."""
 
     instance: str
+    store: str = ""
 
 
 class AggregatorMetrics(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
 from tests.simulation.world import World
@@ -11,6 +12,7 @@ from tests.simulation.world import World
 MIN_RECONNECT_S, MAX_RECONNECT_S = 0.05, 2.0
 
 
+@lru_cache(maxsize=10_000)
 def matches(pattern: str, topic: str) -> bool:
     wanted, found = pattern.split("/"), topic.split("/")
     return len(wanted) == len(found) and all(w in ("+", f) for w, f in zip(wanted, found, strict=True))
@@ -20,9 +22,13 @@ def matches(pattern: str, topic: str) -> bool:
 class Session:
     """What the broker remembers of one client."""
 
-    filters: set[str] = field(default_factory=set)
+    exact: set[str] = field(default_factory=set)
+    patterns: set[str] = field(default_factory=set)
     unacknowledged: dict[int, Received] = field(default_factory=dict)
     next_mid: int = 1
+
+    def wants(self, topic: str) -> bool:
+        return topic in self.exact or any(matches(pattern, topic) for pattern in self.patterns)
 
 
 class Link:
@@ -116,6 +122,9 @@ class Link:
             self._outstanding.discard(token)
             self.deliver(Published(token=token))
 
+    def on_wire(self, message: Received) -> None:
+        self._here(lambda: self.deliver(message), self.world.transit_s())
+
     def subscribe(self, topics: tuple[str, ...]) -> None:
         def taken() -> None:
             self.broker.subscribe(self, topics)
@@ -168,19 +177,25 @@ class Broker:
             self.route(link.will.topic, link.will.payload, retain=link.will.retain)
 
     def redeliver(self, link: Link) -> None:
-        session = self.sessions[link.name]
+        session = self.sessions.get(link.name)
+        if session is None:
+            return  # its process died of the good news
         waiting, session.unacknowledged = list(session.unacknowledged.values()), {}
         for received in waiting:
             self._send(link.name, received.topic, received.payload, retained=received.retain)
 
     def subscribe(self, link: Link, topics: tuple[str, ...]) -> None:
-        self.sessions[link.name].filters.update(topics)
-        for topic, payload in sorted(self.retained.items()):
+        session = self.sessions[link.name]
+        session.patterns.update(topic for topic in topics if "+" in topic)
+        session.exact.update(topic for topic in topics if "+" not in topic)
+        exact = [topic for topic in topics if "+" not in topic]
+        candidates = set(self.retained) if len(exact) < len(topics) else self.retained.keys() & set(exact)
+        for topic in sorted(candidates):
             if any(matches(pattern, topic) for pattern in topics):
-                self._send(link.name, topic, payload, retained=True)
+                self._send(link.name, topic, self.retained[topic], retained=True)
 
     def unsubscribe(self, link: Link, topics: tuple[str, ...]) -> None:
-        self.sessions[link.name].filters.difference_update(topics)
+        self.sessions[link.name].exact.difference_update(topics)
 
     def acknowledged(self, link: Link, mid: int) -> None:
         self.sessions[link.name].unacknowledged.pop(mid, None)
@@ -192,7 +207,7 @@ class Broker:
             else:
                 self.retained.pop(topic, None)
         for name, session in sorted(self.sessions.items()):
-            if any(matches(pattern, topic) for pattern in session.filters):
+            if session.wants(topic):
                 self._send(name, topic, payload, retained=False)
 
     def _send(self, name: str, topic: str, payload: bytes, *, retained: bool) -> None:
@@ -210,4 +225,4 @@ class Broker:
 
     def _on_wire(self, link: Link, received: Received) -> None:
         message = replace(received, connection=link.connection)
-        link._here(lambda: link.deliver(message), self.world.transit_s())
+        link.on_wire(message)

@@ -53,7 +53,7 @@ class DeviceProcess:
         self.starts += 1
         self.alive = True
         boot = f"{self.world.rng.getrandbits(64):016x}"
-        chance = random.Random(self.world.rng.getrandbits(32))  # noqa: S311 - a simulation
+        chance = random.Random(self.world.rng.getrandbits(32))
         self.core = DeviceCore(self.settings, self.disk.restore(), boot=boot, rng=chance)
         self.link: Link | None = None
         self.take(ev.Started())

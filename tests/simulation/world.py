@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, seed: int, weather: Weather) -> None:
         self.now = 0.0
-        self.rng = random.Random(seed)  # noqa: S311 - a simulation
+        self.rng = random.Random(seed)
         self.weather = weather
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
