@@ -77,8 +77,7 @@ class Ledger:
         self.epoch = restored.epoch
         self.version = restored.version
         self.server = restored.server
-        self.shelf = restored.shelf
-        self.expired: tuple[Shelf, ...] = ()
+        self.shelf, self.expired = restock(restored.shelf, [], settings.downlink.keep_versions)
         """Blobs on the broker that no kept version needs."""
         self.withdrawn = restored.withdrawn
         self.sequences = dict(restored.sequences)

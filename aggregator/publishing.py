@@ -100,13 +100,13 @@ class Announcer:
 
 
 def restock(shelf: tuple[Shelf, ...], fresh: list[Shelf], keep: int) -> tuple[tuple[Shelf, ...], tuple[Shelf, ...]]:
-    """Return the shelf with the ``fresh`` blobs, and those to be cleared because only older versions need them.
+    """Return the shelf with the ``fresh`` blobs, and those to be cleared because only an older version needs them.
 
-    What is to be cleared stays on the returned shelf until the next version, in case a crash comes between.
+    What is to be cleared stays on the shelf until the next version, in case a crash comes before the clearing.
     """
     everything = (*shelf, *fresh)
-    kept_versions = sorted({entry.version for entry in everything})[-keep:]
-    kept = tuple(entry for entry in everything if entry.version in kept_versions)
+    versions = sorted({entry.version for entry in everything})
+    shelved = tuple(entry for entry in everything if entry.version in versions[-keep - 1 :])
+    kept = tuple(entry for entry in shelved if entry.version in versions[-keep:])
     needed = {entry.digest for entry in kept}
-    expired = tuple(entry for entry in everything if entry.version not in kept_versions and entry.digest not in needed)
-    return (*expired, *kept), expired
+    return shelved, tuple(entry for entry in shelved if entry not in kept and entry.digest not in needed)
