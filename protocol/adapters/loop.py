@@ -82,6 +82,11 @@ class LinkLoop:
             thread.join(timeout_s)
 
     @property
+    def ended(self) -> bool:
+        """Whether it was stopped: what it is asked to do now is never done."""
+        return self._closed
+
+    @property
     def inside(self) -> bool:
         """Whether the caller is in the loop's thread."""
         return threading.current_thread() is self._thread

@@ -126,7 +126,7 @@ class MqttLink:
             self._loop.call_soon(lambda: self._begin_stop(deadline))
         if self._loop.inside:
             return
-        if self._started:
+        if self._started and not self._loop.ended:
             # The margin is for a deliver() that is slow to return.
             self._stopped.wait(timeout_s + 1.0)
         if self._own_loop:
