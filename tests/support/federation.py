@@ -1,0 +1,212 @@
+"""A federation of real processes for a test: one aggregator, some agents, and what their databases say afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+PATIENCE_S = 60.0
+"""Upper bound of every wait. Nothing is asserted about time: on a busy machine things take longer."""
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
+    """Return when the condition holds; processes cannot be waited for in any other way."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Federation:
+    """Configuration files, processes and logs under one directory; everything is killed at the end."""
+
+    directory: Path
+    port: int
+    goal: int = 2
+    interval_s: float = 1.0
+    model: dict[str, Any] = field(default_factory=lambda: {"kind": "softmax", "inputs": 64, "outputs": 10})
+    codec: str = "int8"
+    keepalive_s: int = 60
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        x, y = load_digits(return_X_y=True)
+        self._x, self._y = (x / 16.0).astype(np.float32), y.astype(np.int64)
+        np.savez(self.directory / "evaluation.npz", x=self._x[:360], y=self._y[:360])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    # -- starting and ending -----------------------------------------------------------------------------------
+
+    def start_aggregator(self, name: str = "aggregator", state: str = "") -> subprocess.Popen[bytes]:
+        config = self.directory / f"{name}.toml"
+        config.write_text(self._aggregator_toml(state or name))
+        return self._spawn(name, "aggregator", config)
+
+    def start_agent(self, number: int, *, port: int | None = None, interval_s: float = 0.05) -> subprocess.Popen[bytes]:
+        name = f"device-{number}"
+        config = self.directory / f"{name}.toml"
+        data = self.directory / f"{name}.npz"
+        if not data.exists():
+            rows = slice(360 + number, None, 10)
+            np.savez(data, x=self._x[rows], y=self._y[rows])
+        config.write_text(self._agent_toml(name, data, port or self.port, interval_s))
+        return self._spawn(name, "device_agent", config)
+
+    def _spawn(self, name: str, module: str, config: Path) -> subprocess.Popen[bytes]:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, "run", "--config", str(config)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self.processes[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def stop(self, name: str) -> int:
+        """SIGTERM, as systemd does it; return the exit code."""
+        self.processes[name].send_signal(signal.SIGTERM)
+        return self.processes[name].wait(PATIENCE_S)
+
+    def stop_all(self) -> None:
+        """End the agents first, then the aggregator."""
+        for name in sorted(self.processes, reverse=True):
+            if self.processes[name].poll() is None:
+                assert self.stop(name) == 0, self.log(name)
+
+    # -- what files say ------------------------------------------------------------------------------------------
+
+    def _aggregator_toml(self, name: str) -> str:
+        model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.model.items())
+        return f"""
+[aggregator]
+federation = "test"
+state_dir = "{self.directory / (name + "-state")}"
+[broker]
+host = "127.0.0.1"
+port = {self.port}
+keepalive_s = {self.keepalive_s}
+reconnect_min_s = 0.05
+reconnect_max_s = 0.5
+[model]
+{model}
+[training]
+epochs = 1
+batch_size = 16
+learning_rate = 0.1
+[participation]
+codec = "{self.codec}"
+[schedule]
+goal = {self.goal}
+interval_s = {self.interval_s}
+[evaluation]
+path = "{self.directory / "evaluation.npz"}"
+[metrics]
+interval_s = 0.5
+"""
+
+    def _agent_toml(self, name: str, data: Path, port: int, interval_s: float) -> str:
+        return f"""
+[device]
+id = "{name}"
+federation = "test"
+state_dir = "{self.directory / (name + "-state")}"
+[broker]
+host = "127.0.0.1"
+port = {port}
+keepalive_s = {self.keepalive_s}
+reconnect_min_s = 0.05
+reconnect_max_s = 0.5
+[data]
+path = "{data}"
+[training]
+min_interval_s = {interval_s}
+[outbox]
+receipt_timeout_s = 1.0
+resend_max_s = 4.0
+[metrics]
+interval_s = 0.5
+"""
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text()
+
+    def query(self, sql: str, name: str = "aggregator") -> list[tuple[Any, ...]]:
+        """Ask a process's database, running or not; nothing when it is not there yet."""
+        file = "aggregator.sqlite" if name.startswith("aggregator") else "agent.sqlite"
+        path = self.directory / f"{name}-state" / file
+        if not path.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as database:
+                return database.execute(sql).fetchall()
+        except sqlite3.OperationalError:
+            return []
+
+    def version(self) -> int:
+        rows = self.query("SELECT max(version) FROM versions")
+        return int(rows[0][0]) if rows and rows[0][0] is not None else -1
+
+    def wait_for_version(self, version: int) -> None:
+        wait_until(lambda: self.version() >= version, f"version {version}; the last is {self.version()}")
+
+    def wait_for_versions_more(self, more: int) -> None:
+        self.wait_for_version(self.version() + more)
+
+    def accepted(self) -> list[tuple[str, str, int]]:
+        columns = "SELECT device, incarnation, sequence FROM"
+        return [(str(d), str(i), int(s)) for d, i, s in self.query(f"{columns} lineage UNION ALL {columns} journal")]
+
+    def agent_counters(self, number: int) -> dict[str, Any]:
+        rows = self.query("SELECT value FROM meta WHERE key = 'state'", f"device-{number}")
+        state: dict[str, Any] = json.loads(rows[0][0])
+        counters: dict[str, Any] = state["counters"]
+        return counters
+
+    def check(self, agents: int) -> None:
+        """Nothing was lost and nothing counted twice, says every database."""
+        accepted = self.accepted()
+        assert accepted, "nothing was accepted at all"
+        assert max(Counter(accepted).values()) == 1, "an update counted twice"
+        versions = [row[0] for row in self.query("SELECT version FROM versions ORDER BY version")]
+        assert versions == list(range(len(versions)))
+        for number in range(agents):
+            self._check_agent(number, {sequence for device, _, sequence in accepted if device == f"device-{number}"})
+
+    def _check_agent(self, number: int, accepted: set[int]) -> None:
+        counters = self.agent_counters(number)
+        waiting = {row[0] for row in self.query("SELECT sequence FROM outbox", f"device-{number}")}
+        told = counters["updates_accepted"] + counters["updates_duplicate"]
+        refused = counters["updates_stale"] + counters["updates_rejected"]
+        assert counters["updates_created"] == told + refused + counters["updates_dropped"] + len(waiting)
+        # What is accepted and still waits was accepted, but its receipt has not come through yet.
+        assert told == len(accepted - waiting)
+        assert max(accepted | waiting, default=0) <= counters["updates_created"]
