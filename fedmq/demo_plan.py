@@ -71,12 +71,12 @@ def speed_of(place: int, devices: int) -> float:
     return float(FASTEST_S * SLOWNESS ** (rank / (devices - 1)))
 
 
-def agent_toml(plan: DevicePlan, *, folder: str, host: str, port: int, samples: int) -> str:
+def agent_toml(plan: DevicePlan, *, federation: str, folder: str, host: str, port: int, samples: int) -> str:
     """Return ``agent.toml`` of a device that holds so many windows; paths are relative to ``folder``."""
     per_epoch = -(-int(samples * (1.0 - HOLDOUT)) // TRAINING["batch_size"])
     return _toml(
         {
-            "device": {"id": plan.name, "federation": FEDERATION, "state_dir": f"{folder}/{plan.name}"},
+            "device": {"id": plan.name, "federation": federation, "state_dir": f"{folder}/{plan.name}"},
             "broker": _broker(host, port),
             "data": {"path": f"{folder}/{plan.name}.npz", "holdout_fraction": HOLDOUT, "watch_s": 0.0},
             "training": {"step_interval_s": round(plan.training_s / (per_epoch * TRAINING["epochs"]), 6)},
@@ -87,11 +87,11 @@ def agent_toml(plan: DevicePlan, *, folder: str, host: str, port: int, samples: 
     )
 
 
-def aggregator_toml(*, folder: str, host: str, port: int, devices: int) -> str:
+def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devices: int) -> str:
     """Return ``aggregator.toml`` for a fleet of so many devices."""
     return _toml(
         {
-            "aggregator": {"federation": FEDERATION, "state_dir": f"{folder}/aggregator"},
+            "aggregator": {"federation": federation, "state_dir": f"{folder}/aggregator"},
             "broker": _broker(host, port),
             "model": MODEL,
             "training": TRAINING,

@@ -39,6 +39,7 @@ class Child:
         self.starts = 0
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False
 
     @property
     def running(self) -> bool:
@@ -55,6 +56,7 @@ class Child:
         if self.running:
             return
         self.starts += 1
+        self._asked = False
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs with our own arguments
                 self._command,
@@ -69,11 +71,13 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL, at once, and reap."""
+        self._asked = True
         self._signal(signal.SIGKILL)
         self.wait(10.0)
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM); do not wait."""
+        self._asked = True
         self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
@@ -87,8 +91,8 @@ class Child:
         return True
 
     def check(self) -> None:
-        """Raise ``ChildDiedError`` when it was started and is gone without having been asked."""
-        if self._process is not None and self._process.poll() is not None:
+        """Raise ``ChildDiedError`` when it has ended and nobody asked or killed it."""
+        if self._process is not None and not self._asked and self._process.poll() is not None:
             code = self._process.returncode
             raise ChildDiedError(f"{self.name} ended with code {code}; its last words:\n{log_tail(self.log)}")
 

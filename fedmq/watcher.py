@@ -7,9 +7,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from protocol.adapters.mqtt import MqttLink
-
 from fedmq.fleet import FleetView
+from protocol.adapters.mqtt import MqttLink
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkUp, Received
 from protocol.status import AggregatorMetrics, AggregatorState, DeviceMetrics, DeviceState, decode_status

@@ -1,0 +1,135 @@
+"""The operator's command ``fedmq``. What a command needs is imported when it runs: help and mistakes are quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
+from fedmq.interrupts import Interrupts
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+"""As shells report a program that Ctrl-C ended."""
+MAX_DEVICES = 70
+"""Of the demo; ``fedmq.demo_data`` says why."""
+LOOK_S = 2.0
+BROKER_HELP = "auto, mosquitto, iotcore, or HOST:PORT of a running one."
+
+app = typer.Typer(
+    help="Federated learning for IoT fleets over MQTT: the operator's commands.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(short_help="Watch a fleet of real processes learn, on this machine.")
+def demo(  # noqa: PLR0917 - typer calls it, by name
+    devices: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_DEVICES, help="Devices, each a process.")] = 7,
+    seconds: Annotated[float, typer.Option(metavar="S", min=1, max=86400, help="So long they learn.")] = 45.0,
+    broker: Annotated[str, typer.Option(metavar="BROKER", help=BROKER_HELP)] = "auto",
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave state, logs and settings here.")] = None,
+    chaos: Annotated[bool, typer.Option("--chaos", help="Kill processes all the time; prove nothing is lost.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the chaos: the same one strikes the same way.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, progress on stderr.")] = False,
+) -> None:
+    """Watch a fleet of real processes learn over a real broker, on this machine, in a minute."""
+    wanted = embedded_or_address(broker)
+    try:
+        from fedmq.demo import FAILURES, Demo, Options  # noqa: PLC0415 - see above
+    except ImportError as exc:
+        _fail(f"the demo needs more than an operator's installation ({exc}): pip install 'fedmq[demo]'")
+    from fedmq.display import display_for  # noqa: PLC0415 - see above
+    from fedmq.outcome import as_panel, as_values, where_next  # noqa: PLC0415 - see above
+
+    options = Options(devices=devices, seconds=seconds, broker=wanted, keep=keep, chaos=chaos, seed=seed)
+    console = Console(stderr=as_json)
+    with Interrupts() as interrupts:
+        try:
+            outcome = Demo(options, display_for(console), interrupts.wanted).run()
+        except FAILURES as exc:
+            _fail(str(exc))
+        except KeyboardInterrupt:
+            _fail("ended at once", EXIT_INTERRUPTED)
+    if as_json:
+        print(json.dumps(as_values(outcome)))  # noqa: T201 - a command line talks
+    else:
+        console.print(as_panel(outcome))
+        console.print(where_next(str(keep) if keep else None), highlight=False)
+    if not outcome.good:
+        raise typer.Exit(EXIT_FAILED)
+    if outcome.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command(short_help="Watch any running federation by its topics.")
+def monitor(
+    broker: Annotated[str, typer.Option(metavar="HOST:PORT", help="The broker.")] = "127.0.0.1:1883",
+    federation: Annotated[str, typer.Option(metavar="NAME", help="Whose topics to watch.")] = "demo",
+    once: Annotated[bool, typer.Option("--once", help="Listen for a moment, print one table, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Listen for a moment, print one JSON object.")] = False,
+    listen: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long that moment is.")] = LOOK_S,
+) -> None:
+    """Watch any running federation: a live table of its fleet, from its topics alone."""
+    address = broker_address(broker)
+    name = federation_name(federation)
+    from fedmq.monitor import NothingHeardError, look, print_once, snapshot, watch  # noqa: PLC0415 - see above
+
+    console = Console()
+    if not (once or as_json):
+        with Interrupts() as interrupts:
+            watch(address, name, console, interrupts.wanted)
+        return
+    try:
+        view, now = look(address, name, listen)
+    except NothingHeardError as exc:
+        _fail(str(exc))
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(snapshot(view, now)))  # noqa: T201 - a command line talks
+    else:
+        print_once(view, now, address, console)
+
+
+@app.command(short_help="Write commented example configurations.")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to; made when missing.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write commented example configurations: aggregator.toml and agent.toml."""
+    from fedmq.examples import write_examples  # noqa: PLC0415 - see above
+
+    try:
+        paths = write_examples(folder_for_examples(folder), overwrite=force)
+    except FileExistsError as exc:
+        _fail(f"{exc} exists already; --force overwrites")
+    except OSError as exc:
+        _fail(f"cannot write to {folder}: {exc.strerror or exc}")
+    aggregator, agent = paths
+    print(f"wrote {aggregator} and {agent}; adapt them, and then:")  # noqa: T201 - a command line talks
+    print(f"  fedmq-aggregator run --config {aggregator}")  # noqa: T201 - a command line talks
+    print(f"  fedmq-agent run --config {agent}")  # noqa: T201 - a command line talks
+    print("  fedmq monitor")  # noqa: T201 - a command line talks
+
+
+def _fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+    print(f"fedmq: {message}", file=sys.stderr)  # noqa: T201 - a command line talks
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="fedmq")
+
+
+if __name__ == "__main__":
+    main()

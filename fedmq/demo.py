@@ -1,0 +1,182 @@
+"""``fedmq demo``: a fleet of real processes learns over a real broker, on this machine, in a minute."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedmq import embedded_broker
+from fedmq.audit import audit
+from fedmq.baseline import measure
+from fedmq.books import BooksError, aggregator_books, all_device_books
+from fedmq.chaos import AGGREGATOR, BROKER, Strike, strikes
+from fedmq.demo_data import UNSEEN_PEOPLE, DemoDataError, divide, load_recordings, people_as_samples
+from fedmq.demo_plan import FEDERATION, plan_fleet
+from fedmq.lookout import Lookout
+from fedmq.outcome import Outcome
+from fedmq.processes import ChildDiedError
+from fedmq.stage import Stage
+from fedmq.sweep import sweep
+from fedmq.timeline import Timeline, timeline
+from fedmq.watcher import Watcher
+from fedmq.workshop import FolderError, Workshop, prepare_folder
+from protocol.link import BrokerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fedmq.baseline import Baseline
+    from fedmq.demo_data import Samples
+    from fedmq.demo_plan import DevicePlan
+    from fedmq.display import Display
+    from fedmq.embedded_broker import EmbeddedBroker, Kind
+
+FAILURES = (DemoDataError, FolderError, embedded_broker.BrokerError, ChildDiedError, BooksError)
+"""What can go wrong and is no fault of ours; the messages are for the user."""
+QUIET_S = 20.0
+"""After chaos: for connections to come back and outboxes to drain. Ends as soon as they have."""
+CHAOS_FROM_S = 4.0
+"""First everybody should be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line said."""
+
+    devices: int
+    seconds: float
+    broker: Kind | BrokerSettings
+    """One that we start, or where one runs."""
+    keep: Path | None
+    chaos: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cast:
+    """Who takes part."""
+
+    plans: list[DevicePlan]
+    fleet: list[Samples]
+    unseen: Samples
+    baseline: Baseline
+
+
+class Demo:
+    """One run. ``interrupted`` tells whether the user wants it to end."""
+
+    def __init__(self, options: Options, display: Display, interrupted: Callable[[], bool]) -> None:
+        self._options = options
+        self._display = display
+        self._interrupted = interrupted
+        # On a broker that others use as well, nobody must be mistaken for one of us.
+        shared = isinstance(options.broker, BrokerSettings)
+        self._federation = f"{FEDERATION}-{secrets.token_hex(3)}" if shared else FEDERATION
+
+    def run(self) -> Outcome:
+        """Run to the end and return what it came to.
+
+        Raise one of ``FAILURES`` when it cannot, and ``KeyboardInterrupt`` when the user ends it before it begins.
+        """
+        begun = time.monotonic()
+        with ExitStack() as stack:
+            folder = self._folder(stack)
+            cast = self._cast()
+            if self._interrupted():
+                raise KeyboardInterrupt
+            broker, settings = self._broker(stack, folder)
+            workshop = Workshop(folder, self._federation)
+            workshop.write(cast.plans, cast.fleet, cast.unseen, settings.host, settings.port)
+            agents = {plan.name: workshop.agent(plan.name) for plan in cast.plans}
+            stage = Stage(agents, workshop.aggregator(), broker)
+            stack.callback(stage.kill_all)  # whatever happens; after a good end there is nobody left
+            watcher = Watcher(settings, self._federation)
+            # Before the watcher's thread: see Child about threads and children.
+            stage.start_aggregator()
+            watcher.start()
+            stack.callback(watcher.stop)
+            address = f"{settings.host}:{settings.port}"
+            kind = broker.kind if broker is not None else address
+            place = f"{kind} at {address}" if broker is not None else address
+            lookout = Lookout(watcher, self._display, place, cast.baseline.alone_mean)
+            fleet_s, stubborn = self._play(stage, self._timeline(cast, broker), lookout)
+            books = aggregator_books(workshop.aggregator_state())
+            return Outcome(
+                baseline=cast.baseline,
+                verdict=audit(all_device_books(workshop.device_state(plan.name) for plan in cast.plans), books),
+                aggregator=books,
+                devices=len(cast.plans),
+                unseen_people=len(UNSEEN_PEOPLE),
+                fleet_s=fleet_s,
+                wall_s=time.monotonic() - begun,
+                broker=kind,
+                kills=dict(stage.kills),
+                chaos=self._options.chaos,
+                interrupted=self._interrupted(),
+                stubborn=tuple(stubborn),
+            )
+
+    def _folder(self, stack: ExitStack) -> Path:
+        if self._options.keep is not None:
+            return prepare_folder(self._options.keep)
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmq-demo-", ignore_cleanup_errors=True)))
+
+    def _cast(self) -> _Cast:
+        recordings = load_recordings()
+        fleet = divide(recordings, self._options.devices)
+        unseen = people_as_samples(recordings, UNSEEN_PEOPLE, "unseen")
+        self._display.say(
+            f"{len(fleet)} devices with data of their own; {len(UNSEEN_PEOPLE)} people are kept apart for evaluation"
+        )
+        baseline = measure(fleet, unseen)
+        plans = plan_fleet([samples.name for samples in fleet], self._options.seconds)
+        return _Cast(plans=plans, fleet=fleet, unseen=unseen, baseline=baseline)
+
+    def _broker(self, stack: ExitStack, folder: Path) -> tuple[EmbeddedBroker | None, BrokerSettings]:
+        wanted = self._options.broker
+        if isinstance(wanted, BrokerSettings):
+            # Called back last, when all who would publish again have ended.
+            stack.callback(sweep, wanted, self._federation)
+            return None, wanted
+        broker = stack.enter_context(embedded_broker.start(wanted, folder / "broker"))
+        # A laptop's demo: nobody wants to wait for the backoff that spares a fleet's network.
+        settings = BrokerSettings(host=broker.host, port=broker.port_v5, reconnect_min_s=0.2, reconnect_max_s=1.0)
+        return broker, settings
+
+    def _timeline(self, cast: _Cast, broker: EmbeddedBroker | None) -> Timeline:
+        options = self._options
+        blows: list[Strike] = []
+        if options.chaos:
+            names = [plan.name for plan in cast.plans]
+            end_s = options.seconds
+            blows = strikes(names, options.seed, start_s=CHAOS_FROM_S, end_s=end_s, with_broker=broker is not None)
+        return Timeline(timeline(cast.plans, blows), present=[AGGREGATOR, BROKER])
+
+    def _play(self, stage: Stage, line: Timeline, lookout: Lookout) -> tuple[float, list[str]]:
+        begun = time.monotonic()
+        with self._display:
+            while (now_s := time.monotonic() - begun) < self._options.seconds and not self._interrupted():
+                stage.tick(line, now_s)
+                lookout.look(now_s, stage.news(now_s))
+            fleet_s = time.monotonic() - begun
+            stage.perform(line.last_words(), fleet_s)
+            if not self._interrupted():
+                self._calm_down(stage, line, lookout, begun)
+            lookout.look(time.monotonic() - begun, "ending ...")
+            # Agents first: while the aggregator is there, what is under way still gets its receipt.
+            stubborn = stage.end_agents() + stage.end_aggregator()
+        return fleet_s, stubborn
+
+    def _calm_down(self, stage: Stage, line: Timeline, lookout: Lookout, begun: float) -> None:
+        """Pause all devices and wait until no update is under way; whatever remains then is in the books anyway."""
+        deadline = time.monotonic() + QUIET_S
+        while time.monotonic() < deadline and not lookout.settled() and not self._interrupted():
+            lookout.pause()
+            now_s = time.monotonic() - begun
+            stage.tick(line, now_s)
+            lookout.look(now_s, "no new trainings; outboxes drain ...")

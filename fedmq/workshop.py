@@ -1,0 +1,77 @@
+"""The demo's folder: configurations, data and logs of every process, and the commands that start them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedmq.demo_plan import agent_toml, aggregator_toml
+from fedmq.processes import Child
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fedmq.demo_data import Samples
+    from fedmq.demo_plan import DevicePlan
+
+
+class FolderError(RuntimeError):
+    """The folder cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Knows where everything is; ``folder`` is absolute."""
+
+    folder: Path
+    federation: str
+
+    def aggregator_state(self) -> Path:
+        """Where the aggregator keeps its database."""
+        return self.folder / "aggregator"
+
+    def device_state(self, name: str) -> Path:
+        """Where a device keeps its database."""
+        return self.folder / name
+
+    def write(
+        self, plans: Sequence[DevicePlan], fleet: Sequence[Samples], unseen: Samples, host: str, port: int
+    ) -> None:
+        """Write configurations and data of the whole fleet."""
+        folder = str(self.folder)
+        np.savez(self.folder / "evaluation.npz", x=unseen.x, y=unseen.y)
+        config = aggregator_toml(federation=self.federation, folder=folder, host=host, port=port, devices=len(plans))
+        (self.folder / "aggregator.toml").write_text(config, encoding="utf-8")
+        for plan, samples in zip(plans, fleet, strict=True):
+            np.savez(self.folder / f"{plan.name}.npz", x=samples.x, y=samples.y)
+            config = agent_toml(
+                plan, federation=self.federation, folder=folder, host=host, port=port, samples=len(samples.y)
+            )
+            (self.folder / f"{plan.name}.toml").write_text(config, encoding="utf-8")
+
+    def aggregator(self) -> Child:
+        """Return the aggregator's process, not yet started."""
+        return self._child("aggregator", "aggregator")
+
+    def agent(self, name: str) -> Child:
+        """Return a device's process, not yet started."""
+        return self._child(name, "device_agent")
+
+    def _child(self, name: str, module: str) -> Child:
+        command = [sys.executable, "-m", module, "run", "--config", str(self.folder / f"{name}.toml")]
+        return Child(name, command, self.folder / f"{name}.log")
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Return the absolute path of an empty folder, made when missing; raise ``FolderError`` when it is not empty."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise FolderError(f"{folder} is not empty; --keep needs a folder of its own, new or empty")
+    except OSError as exc:
+        raise FolderError(f"{folder} cannot be used: {exc.strerror or exc}") from exc
+    return folder.resolve()
