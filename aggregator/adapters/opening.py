@@ -115,15 +115,15 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
         if verdict != "ok":
             raise StoreDamaged(f"{path}: {verdict}")
     try:
-        _check_owner(read_meta(db), path, founding)
+        _check_owner(db, path, founding)
     except KeyError as exc:
         raise StoreDamaged(f"{path}: {exc} is missing") from exc
     # Reading it all once, now: whatever is broken is found while something can be done about it.
     restored(db, "")
-    put_meta(db, {"spec": json.dumps(founding.spec)})
 
 
-def _check_owner(meta: dict[str, str | bytes], path: Path, founding: Founding) -> None:
+def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
+    meta = read_meta(db)
     if meta["federation"] != founding.federation:
         raise StoreRefused(
             f"{path} belongs to federation {meta['federation']!r}, the configuration says {founding.federation!r}; "
@@ -135,6 +135,7 @@ def _check_owner(meta: dict[str, str | bytes], path: Path, founding: Founding) -
             "set [model] back to that, or choose another state_dir to begin anew"
         )
     if json.loads(meta["spec"]) != founding.spec:
+        put_meta(db, {"spec": json.dumps(founding.spec)})
         log.warning(f"[model] was changed from {meta['spec']!s}; its shape is the same, so training goes on")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from aggregator.records import Shelf
+from aggregator.records import Shelf, VersionRecord
+from models import Model
 from protocol.chunks import digest_of
 
+log = logging.getLogger(__name__)
+
 SNAPSHOT_NAME = "latest-version.msgpack"
+
+INTERVAL_S = 10.0
+"""What a lost store can cost at most, in training time; and how much writing a federation in a hurry causes."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -54,3 +62,49 @@ def read_snapshot(directory: Path, federation: str, layout: str) -> Snapshot | N
         return None
     fits = snapshot.federation == federation and snapshot.layout == layout
     return snapshot if fits and digest_of(snapshot.parameters) == snapshot.digest else None
+
+
+class SnapshotKeeper:
+    """Writes the snapshot when the version has changed, but not too often."""
+
+    def __init__(self, directory: Path, federation: str, store_id: str, model: Model) -> None:
+        self._directory = directory
+        self._federation = federation
+        self._store_id = store_id
+        self._model = model
+        self._pending: Snapshot | None = None
+        self._not_before = -math.inf
+
+    def note(self, version: VersionRecord, shelf: tuple[Shelf, ...]) -> None:
+        """Remember what the next snapshot holds."""
+        self._pending = Snapshot(
+            federation=self._federation,
+            store_id=self._store_id,
+            layout=self._model.layout.digest,
+            spec=dict(self._model.spec),
+            version=version.version,
+            parameters=version.parameters,
+            digest=version.digest,
+            shelf=shelf,
+        )
+
+    def wait_s(self, now: float) -> float:
+        """Return after how many seconds ``write_if_due`` has something to do."""
+        return max(0.0, self._not_before - now) if self._pending else math.inf
+
+    def write_if_due(self, now: float) -> None:
+        """Write what is pending, if the last time is long enough ago."""
+        if self._pending and now >= self._not_before:
+            self._not_before = now + INTERVAL_S
+            self.write()
+
+    def write(self) -> None:
+        """Write what is pending; a failure is logged, and tried again later."""
+        if self._pending is None:
+            return
+        try:
+            write_snapshot(self._directory, self._pending)
+        except OSError as exc:
+            log.warning(f"cannot write the snapshot of version {self._pending.version}: {exc.strerror or exc}")
+        else:
+            self._pending = None

@@ -41,15 +41,16 @@ class Store:
         self._db = db
         self._lock = lock
         self._limits = limits
-        self._broken = False
         self._previous_instance = self._read_instance()
         self._touched: int = db.execute("SELECT coalesce(max(touched), 0) FROM sequences").fetchone()[0]
 
     def restore(self) -> Restored:
         """Return what the last successful transaction left; raise ``StoreError`` when it cannot be read."""
         try:
-            if self._broken:
-                self._reconnect()
+            return restored(self._db, self._previous_instance)
+        except sqlite3.Error:
+            self._reconnect()
+        try:
             return restored(self._db, self._previous_instance)
         except sqlite3.Error as exc:
             raise translated(exc, self.path) from exc
@@ -89,7 +90,6 @@ class Store:
             _Transaction(self._db, self._limits, self._touched + 1).write(commands)
             self._db.execute("COMMIT")
         except BaseException as exc:
-            self._broken = True
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             if isinstance(exc, sqlite3.Error):
@@ -98,11 +98,13 @@ class Store:
         self._touched += 1
 
     def _reconnect(self) -> None:
-        # An I/O error can leave a connection unusable; a new one begins with what the disk holds.
+        # An I/O error can leave a connection unusable. Not done without need: on a full disk nothing can be opened.
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
-        self._db = connect(self.path)
-        self._broken = False
+        try:
+            self._db = connect(self.path)
+        except sqlite3.Error as exc:
+            raise translated(exc, self.path) from exc
 
     def _read_instance(self) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()

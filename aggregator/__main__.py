@@ -1,0 +1,193 @@
+"""The command ``fedmq-aggregator``: runs the aggregator, and lets an operator look at it and steer it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console, RenderableType
+
+from aggregator.adapters import operating, tables
+from aggregator.adapters.console import set_up_log
+from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
+from aggregator.adapters.errors import StoreError, StoreRefused
+from aggregator.adapters.lock import StoreInUse
+from aggregator.adapters.preparing import prepare
+from aggregator.adapters.registry import NotKept, open_registry
+from aggregator.configuration import AggregatorSettings
+from aggregator.service import serve
+from protocol.adapters.configuration import load
+from protocol.errors import ProtocolError
+from protocol.identifiers import check_identifier
+from protocol.settings import ConfigurationError
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+"""Starting again would change nothing: the systemd unit does not try."""
+EXIT_NOT_ALONE = 3
+
+app = typer.Typer(
+    help="The aggregator of a fedmq federation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path, typer.Option("--config", help="The aggregator's TOML file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+VersionNumber = Annotated[int, typer.Argument(min=0, help="Number of a version; 0 is the untrained model.")]
+
+
+class Action(StrEnum):
+    """What a device can be told."""
+
+    pause = "pause"
+    resume = "resume"
+    evaluate = "evaluate"
+    forget = "forget"
+
+
+@app.command()
+def run(
+    config: Config,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the configuration and the files it names.")
+    ] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the aggregator until SIGTERM or SIGINT."""
+    prepared = prepare(config)
+    if check:
+        typer.echo(f"{config}: fine; a model of {prepared.model.layout.size:,} parameters")
+        return
+    set_up_log(log_level)
+    code = serve(prepared)
+    sys.exit(code)
+
+
+@app.command()
+def status(
+    config: Config,
+    json: Json = False,
+    devices: Annotated[int, typer.Option(min=0, help="Show so many devices, those heard of last.")] = 20,
+) -> None:
+    """Show figures and devices, whether the aggregator runs or not."""
+    stored, live, why_not = operating.status(_state_dir(config))
+    if json:
+        _print_json({"running": live is not None, "live": live, "store": msgspec.to_builtins(stored)})
+    else:
+        _print(tables.status_table(stored, live, why_not, devices, time.time()))
+
+
+@app.command()
+def versions(
+    config: Config,
+    json: Json = False,
+    newest: Annotated[int, typer.Option("--last", min=1, help="Show so many of the newest.")] = 30,
+) -> None:
+    """List the versions of the model."""
+    with open_registry(_state_dir(config)) as registry:
+        lines = registry.versions(newest)
+    if json:
+        _print_json(msgspec.to_builtins(lines))
+    else:
+        _print(tables.versions_table(lines))
+
+
+@app.command()
+def show(version: VersionNumber, config: Config, json: Json = False) -> None:
+    """Show a version's lineage: which updates it was made of, and how much each counted."""
+    with open_registry(_state_dir(config)) as registry:
+        lineage = registry.lineage(version)
+    if json:
+        _print_json(msgspec.to_builtins(lineage))
+    else:
+        _print(tables.lineage_table(lineage))
+
+
+@app.command()
+def rollback(version: VersionNumber, config: Config, json: Json = False) -> None:
+    """Publish an older version's parameters as a new version; the open buffer is set aside."""
+    done = operating.roll_back(prepare(config), version)
+    if json:
+        _print_json(done)
+    else:
+        aside = done["updates_set_aside"]
+        typer.echo(f"version {done['version']} has the parameters of version {version}; {aside} updates set aside")
+
+
+@app.command()
+def export(
+    version: VersionNumber,
+    config: Config,
+    to: Annotated[Path, typer.Option("--to", help="NPZ file to write.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Write a version's parameters to an NPZ file: named arrays, the flat vector, and the model's spec."""
+    with open_registry(_state_dir(config)) as registry:
+        done = operating.export(registry, version, to)
+    if json:
+        _print_json(done)
+    else:
+        typer.echo(f"wrote version {version} to {to}: {', '.join(done['arrays'])}")
+
+
+@app.command()
+def command(
+    device: Annotated[str, typer.Argument(help="A device's id, or: all")],
+    action: Annotated[Action, typer.Argument()],
+    config: Config,
+    json: Json = False,
+) -> None:
+    """Tell a device, or all, to pause, resume, evaluate, or forget what it holds."""
+    to = "" if device == "all" else check_identifier(device, "device")
+    done = ask(_state_dir(config), CommandRequest(device=to, action=action.value))
+    if json:
+        _print_json(done)
+    else:
+        typer.echo(f"sent {action.value} to {device}; its state topic tells what becomes of it")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, 1 (failed), 2 (wrong arguments or configuration) or 3 (not alone)."""
+    try:
+        app(arguments, prog_name="fedmq-aggregator")
+    except (ConfigurationError, StoreRefused, ProtocolError) as exc:
+        _fail(str(exc), EXIT_CONFIGURATION)
+    except StoreInUse as exc:
+        _fail(str(exc), EXIT_NOT_ALONE)
+    except NotRunning as exc:
+        _fail(f"{exc}; start it first", EXIT_FAILED)
+    except (StoreError, ControlFailed, NotKept) as exc:
+        _fail(str(exc), EXIT_FAILED)
+    except OSError as exc:
+        _fail(f"{exc.filename or ''}: {exc.strerror or exc}".lstrip(": "), EXIT_FAILED)
+
+
+def _state_dir(config: Path) -> Path:
+    return Path(load(config, AggregatorSettings).aggregator.state_dir)
+
+
+def _print(what: RenderableType) -> None:
+    Console().print(what)
+
+
+def _print_json(what: Any) -> None:  # noqa: ANN401 - plain data
+    typer.echo(msgspec.json.format(msgspec.json.encode(what), indent=2).decode())
+
+
+def _fail(text: str, code: int) -> None:
+    for line in text.splitlines():
+        typer.echo(f"fedmq-aggregator: {line}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The aggregator's own data, on which versions are judged before they are published."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.stepping import Evaluator
+from models import DataError, Dataset, Model
+from protocol.settings import ConfigurationError
+
+
+def evaluator_of(path: str, model: Model) -> Evaluator:
+    """Return what judges parameters on the NPZ file's arrays ``x`` and ``y``; without a path it finds nothing to say.
+
+    Raise ``ConfigurationError`` when the file cannot be read or does not fit the model.
+    """
+    if not path:
+        return lambda _parameters: {}
+    data = _read(Path(path), model)
+
+    def evaluate(parameters: NDArray[np.float32]) -> dict[str, float]:
+        # A candidate that has gone astray overflows; its infinite loss is the verdict, a warning would add nothing.
+        with np.errstate(all="ignore"):
+            return model.evaluate(parameters, data).summary()
+
+    return evaluate
+
+
+def _read(path: Path, model: Model) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            missing = [name for name in ("x", "y") if name not in arrays]
+            if missing:
+                found = ", ".join(sorted(arrays)) or "none"
+                raise ConfigurationError(f"evaluation.path: {path} has no array {missing[0]!r}; it has {found}")
+            return Dataset.for_model(model, arrays["x"], arrays["y"])
+    except DataError as exc:
+        raise ConfigurationError(f"evaluation.path: {path}: {exc}") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"evaluation.path: {path} cannot be read: {exc.strerror or exc}") from exc
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as exc:
+        raise ConfigurationError(f"evaluation.path: {path} is no NPZ file of plain arrays: {exc}") from exc

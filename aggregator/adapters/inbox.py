@@ -1,0 +1,66 @@
+"""What happens, on its way from the threads that notice it to the one that decides."""
+
+from __future__ import annotations
+
+import queue
+
+from aggregator.events import Event
+from protocol.link import LinkEvent, Received
+
+MAX_MESSAGES = 4096
+"""Sixteen batches: a second or two of work. More than that is better left with the devices, who keep it safely."""
+MAX_BYTES = 64 * 1024 * 1024
+
+BATCH_EVENTS = 256
+"""One transaction: enough to pay for its fsync, few enough that receipts are prompt."""
+BATCH_BYTES = 16 * 1024 * 1024
+
+
+class Inbox:
+    """Many threads put, one takes. Only messages are ever refused; all other events are few, and matter."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        # Each is written by one thread only (the link's, the worker's), so no lock is needed; the difference of the
+        # two may lag for a moment, on the safe side.
+        self._bytes_in = 0
+        self._bytes_out = 0
+
+    @property
+    def fill(self) -> float:
+        """How full it is, 0 to 1."""
+        waiting_bytes = self._bytes_in - self._bytes_out
+        return min(1.0, max(self._queue.qsize() / MAX_MESSAGES, waiting_bytes / MAX_BYTES))
+
+    def deliver(self, event: LinkEvent) -> bool:
+        """Take in what the link says (its thread only); False: the message was not taken, there is no room."""
+        if isinstance(event, Received):
+            if self.fill >= 1.0:
+                return False
+            self._bytes_in += len(event.payload)
+        self._queue.put(event)
+        return True
+
+    def put(self, event: Event) -> None:
+        """Take in an event of our own; from any thread, and from signal handlers."""
+        self._queue.put(event)
+
+    def take(self, timeout_s: float) -> list[Event]:
+        """Return what is there, in order, at most a batch; wait for something at most ``timeout_s``."""
+        events: list[Event] = []
+        batch_bytes = 0
+        try:
+            events.append(self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait())
+            while len(events) < BATCH_EVENTS:
+                batch_bytes += _size(events[-1])
+                if batch_bytes >= BATCH_BYTES:
+                    break
+                events.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        self._bytes_out += sum(map(_size, events))
+        return events
+
+
+def _size(event: Event) -> int:
+    return len(event.payload) if isinstance(event, Received) else 0

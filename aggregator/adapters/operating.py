@@ -1,0 +1,85 @@
+"""What the command line does: through the running aggregator where there is one, on the store where there is none."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from aggregator.adapters.control import ControlFailed, NotRunning, RollbackRequest, StatusRequest, ask
+from aggregator.adapters.opening import open_store
+from aggregator.adapters.preparing import Prepared
+from aggregator.adapters.registry import Registry, StoreStatus, open_registry
+from aggregator.commands import Reply, StoreCommand
+from aggregator.core import AggregatorCore
+from aggregator.downlink import vector_of
+from aggregator.events import RollbackRequested
+from models import build
+
+
+def status(state_dir: Path) -> tuple[StoreStatus, dict[str, Any] | None, str]:
+    """Return what the store says, the running aggregator's figures (None without one), and why they are missing."""
+    with open_registry(state_dir) as registry:
+        stored = registry.status()
+    try:
+        return stored, ask(state_dir, StatusRequest()), ""
+    except NotRunning:
+        return stored, None, "not running"
+    except ControlFailed as exc:
+        return stored, None, str(exc)
+
+
+def roll_back(prepared: Prepared, version: int) -> dict[str, Any]:
+    """Make a new version with the parameters of an older one; return what was done.
+
+    Raise ``ControlFailed`` when that cannot be, with the reason; ``NotKept``, ``StoreInUse``, ``StoreError``.
+    """
+    try:
+        return ask(prepared.state_dir, RollbackRequest(version=version))
+    except NotRunning:
+        return _roll_back_offline(prepared, version)
+
+
+def _roll_back_offline(prepared: Prepared, version: int) -> dict[str, Any]:
+    with open_registry(prepared.state_dir) as registry:
+        parameters = registry.parameters(version)
+    store = open_store(prepared.state_dir, prepared.founding, prepared.settings.registry)
+    try:
+        core = AggregatorCore(
+            prepared.settings, prepared.model, store.restore(), secrets.token_hex(8), prepared.evaluate
+        )
+        event = RollbackRequested(request_id="offline", target=version, parameters=parameters)
+        commands = [*core.handle(event, time.monotonic(), time.time()), *core.checkpoint()]
+        store.apply([command for command in commands if isinstance(command, StoreCommand)])
+    finally:
+        store.close()
+    reply = next(command for command in commands if isinstance(command, Reply))
+    if reply.error:
+        raise ControlFailed(reply.error)
+    return reply.body
+
+
+def export(registry: Registry, version: int, to: Path) -> dict[str, Any]:
+    """Write a version as NPZ: an array for each named part, ``parameters`` (the flat vector), ``spec`` (JSON text)."""
+    vector = vector_of(registry.parameters(version)).astype(np.float32)
+    spec = registry.spec()
+    layout = build(spec).layout
+    arrays: dict[str, Any] = {
+        **layout.views(vector),
+        "parameters": vector,
+        "spec": np.array(msgspec.json.encode(spec).decode()),
+        "layout": np.array(layout.digest),
+        "version": np.array(version),
+    }
+    fresh = to.with_name(to.name + ".new")
+    with fresh.open("wb") as file:  # a file, not a name: NumPy would add another suffix
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(to)
+    return {"version": version, "file": str(to), "arrays": [name for name, _ in layout.entries], "bytes": vector.nbytes}

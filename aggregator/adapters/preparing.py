@@ -1,0 +1,90 @@
+"""From checked settings to what the service works with: everything that can be wrong is found before it starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aggregator.adapters.evaluation import evaluator_of
+from aggregator.adapters.opening import FirstVersion, Founding
+from aggregator.adapters.timers import CronLine
+from aggregator.configuration import AggregatorSettings
+from aggregator.downlink import render, vector_of
+from aggregator.ledger import first_version, record_of, shelf_of
+from aggregator.server_optimizer import server_optimizer
+from aggregator.stepping import Evaluator, initial_state
+from models import Model, PlanError, SpecError, TrainingPlan, build
+from protocol import tensors
+from protocol.adapters.configuration import load
+from protocol.adapters.credentials import read_password
+from protocol.settings import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Settings that hold together, with what they describe."""
+
+    settings: AggregatorSettings
+    model: Model
+    evaluate: Evaluator
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the store lies."""
+        return Path(self.settings.aggregator.state_dir)
+
+    @property
+    def founding(self) -> Founding:
+        """What a store for these settings is."""
+        return Founding(
+            federation=self.settings.aggregator.federation,
+            layout=self.model.layout.digest,
+            spec=dict(self.model.spec),
+            begin=lambda: first_version(self.settings, self.model, time.time()),
+            go_on=self._go_on,
+        )
+
+    def _go_on(self, version: int, parameters: bytes) -> FirstVersion:
+        master = vector_of(parameters).astype(np.float32)
+        made = render(master, self.settings.downlink, np.random.default_rng([self.settings.aggregator.seed, version]))
+        server = initial_state(master, server_optimizer(self.settings.aggregation))
+        return record_of(version, "initial", made, time.time()), server, tuple(shelf_of(version, made))
+
+
+def prepare(path: Path) -> Prepared:
+    """Return what the configuration file describes, or raise ``ConfigurationError``, naming the file."""
+    settings = load(path, AggregatorSettings)
+    try:
+        return _prepared(settings)
+    except ConfigurationError as exc:
+        raise ConfigurationError(*(f"{path}: {fault}" for fault in exc.faults)) from exc
+
+
+def _prepared(settings: AggregatorSettings) -> Prepared:
+    try:
+        model = build(settings.model)
+    except SpecError as exc:
+        raise ConfigurationError(f"[model]: {exc}") from exc
+    try:
+        TrainingPlan.from_data(settings.training)
+    except PlanError as exc:
+        raise ConfigurationError(f"[training]: {exc}") from exc
+    _check_schedule(settings)
+    codec = settings.participation.codec
+    if codec not in tensors.CODECS:
+        known = ", ".join(sorted(tensors.CODECS))
+        raise ConfigurationError(f"participation.codec is {codec!r}; allowed are {known}")
+    read_password(settings.broker.password_file)
+    return Prepared(settings=settings, model=model, evaluate=evaluator_of(settings.evaluation.path, model))
+
+
+def _check_schedule(settings: AggregatorSettings) -> None:
+    schedule = settings.schedule
+    if not (schedule.goal or schedule.interval_s or schedule.cron):
+        raise ConfigurationError("[schedule] has neither goal nor interval_s nor cron: no version would ever be made")
+    if schedule.cron and math.isinf(CronLine(schedule.cron).after(time.time())):
+        raise ConfigurationError(f"schedule.cron: {schedule.cron!r} names a time that never comes")

@@ -1,0 +1,191 @@
+"""Reading the store from outside: for the command line, and for the demo's proof. Never writes, never waits long."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aggregator.adapters.errors import StoreError, StoreRefused
+from aggregator.adapters.restoring import read_meta
+from aggregator.adapters.rows import CONTRIBUTION_COLUMNS, Row, contribution_of, metrics_of
+from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, connect_read_only
+from aggregator.buffer import Contribution
+from aggregator.records import Counters, DeviceRecord
+from protocol.chunks import digest_of
+
+
+class NotKept(Exception):  # noqa: N818 - an answer to the operator
+    """There is no such version, or its parameters are no longer kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionLine:
+    """A version without its parameters."""
+
+    version: int
+    kind: str
+    created: float
+    digest: str
+    metrics: dict[str, float]
+    num_updates: int
+    total_weight: float
+    step_norm: float
+    rolled_back_to: int | None
+    has_parameters: bool
+    """False once the registry's limit has dropped them: it cannot be rolled back to or exported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """A version and the updates that its buffer held; a rollback's updates were set aside."""
+
+    line: VersionLine
+    outcome: str
+    """``published``, ``set-aside``, or empty for a version that no buffer ended with."""
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """What the store says of the federation."""
+
+    federation: str
+    epoch: str
+    version: int
+    metrics: dict[str, float]
+    buffered: int
+    counters: Counters
+    devices: tuple[DeviceRecord, ...]
+
+
+_LINE = (
+    "SELECT v.version, kind, created, digest, metrics, num_updates, total_weight, step_norm, rolled_back_to,"
+    " p.version IS NOT NULL FROM versions v LEFT JOIN parameters p USING (version)"
+)
+
+
+class Registry:
+    """An open, read-only view of the store in a state directory; see ``open_registry``."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def versions(self, newest: int | None = None) -> list[VersionLine]:
+        """Return the versions in ascending order: all that are known, or so many of the newest."""
+        rows = self._db.execute(f"{_LINE} ORDER BY v.version DESC LIMIT ?", (-1 if newest is None else newest,))
+        return [_line_of(row) for row in rows][::-1]
+
+    def lineage(self, version: int) -> Lineage:
+        """Return a version with its updates; raise ``NotKept``."""
+        row = self._db.execute(f"{_LINE} WHERE v.version = ?", (version,)).fetchone()
+        if row is None:
+            raise NotKept(f"there is no version {version}; {self._range_text()}")
+        query = "SELECT id, outcome FROM aggregations WHERE version = ?"
+        number, outcome = self._db.execute(query, (version,)).fetchone() or (0, "")
+        query = f"SELECT {CONTRIBUTION_COLUMNS} FROM lineage WHERE aggregation = ? ORDER BY position"  # noqa: S608 - a constant of ours
+        contributions = tuple(contribution_of(found) for found in self._db.execute(query, (number,)))
+        return Lineage(line=_line_of(row), outcome=outcome, contributions=contributions)
+
+    def parameters(self, version: int) -> bytes:
+        """Return a version's parameters, float32 little-endian; raise ``NotKept``."""
+        query = "SELECT vector, digest FROM parameters JOIN versions USING (version) WHERE version = ?"
+        row = self._db.execute(query, (version,)).fetchone()
+        if row is None:
+            known = self._db.execute("SELECT 1 FROM versions WHERE version = ?", (version,)).fetchone()
+            why = "its parameters are no longer kept" if known else f"there is no version {version}"
+            raise NotKept(f"{why}; {self._range_text()}")
+        vector, digest = row
+        if digest_of(vector) != digest:
+            raise StoreError(f"the parameters of version {version} do not have their digest: the disk is failing")
+        return bytes(vector)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the model spec that the parameters belong to."""
+        found: dict[str, Any] = json.loads(read_meta(self._db)["spec"])
+        return found
+
+    def status(self) -> StoreStatus:
+        """Return the figures, all of one moment."""
+        self._db.execute("BEGIN")
+        try:
+            meta = read_meta(self._db)
+            newest = self.versions(newest=1)[0]
+            decode = msgspec.msgpack.Decoder(DeviceRecord).decode
+            devices = self._db.execute("SELECT record FROM devices ORDER BY device")
+            return StoreStatus(
+                federation=str(meta["federation"]),
+                epoch=str(meta["epoch"]),
+                version=newest.version,
+                metrics=newest.metrics,
+                buffered=self._db.execute("SELECT count(*) FROM journal").fetchone()[0],
+                counters=msgspec.msgpack.decode(_bytes(meta["counters"]), type=Counters),
+                devices=tuple(decode(record) for (record,) in devices),
+            )
+        finally:
+            self._db.execute("COMMIT")
+
+    def accepted(self) -> list[tuple[str, str, int]]:
+        """Return the identity of every update that was ever accepted, in no particular order; repeats are a fault."""
+        identity = "SELECT device, incarnation, sequence FROM"
+        return self._db.execute(f"{identity} lineage UNION ALL {identity} journal").fetchall()
+
+    def sequences(self) -> dict[tuple[str, str], int]:
+        """Return the last accepted sequence of each device and incarnation."""
+        rows = self._db.execute("SELECT device, incarnation, sequence FROM sequences")
+        return {(device, incarnation): sequence for device, incarnation, sequence in rows}
+
+    def _range_text(self) -> str:
+        first, last = self._db.execute("SELECT min(version), max(version) FROM parameters").fetchone()
+        return f"parameters are kept of versions {first} to {last}"
+
+
+@contextmanager
+def open_registry(directory: Path) -> Iterator[Registry]:
+    """Give a view of the store; raise ``StoreRefused`` when there is none that fits, ``StoreError`` when it fails."""
+    path = directory / DATABASE_NAME
+    try:
+        db = connect_read_only(path)
+    except FileNotFoundError as exc:
+        raise StoreRefused(f"{exc}: has the aggregator been started with this state_dir?") from exc
+    except (sqlite3.Error, OSError) as exc:
+        raise StoreError(f"{path} cannot be read: {exc}") from exc
+    try:
+        _check(db, path)
+        yield Registry(db)
+    except sqlite3.Error as exc:
+        raise StoreError(f"{path} cannot be read: {exc}") from exc
+    finally:
+        db.close()
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    schema = db.execute("PRAGMA user_version").fetchone()[0]
+    if (application, schema) != (APPLICATION_ID, SCHEMA_VERSION):
+        raise StoreRefused(f"{path} is no store that this version of fedmq can read (schema {schema})")
+
+
+def _line_of(row: Row) -> VersionLine:
+    return VersionLine(
+        version=row[0],
+        kind=row[1],
+        created=row[2],
+        digest=row[3],
+        metrics=metrics_of(row[4]),
+        num_updates=row[5],
+        total_weight=row[6],
+        step_norm=row[7],
+        rolled_back_to=row[8],
+        has_parameters=bool(row[9]),
+    )
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

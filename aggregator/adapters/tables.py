@@ -1,0 +1,149 @@
+"""How figures look on a terminal: tables that fit 80 columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from aggregator.adapters.registry import Lineage, StoreStatus, VersionLine
+from aggregator.records import DeviceRecord
+
+MAX_METRICS = 3
+"""So many metrics have columns of their own; all are in the JSON."""
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def versions_table(lines: Sequence[VersionLine]) -> RenderableType:
+    """Return the versions, oldest first."""
+    names = _metric_names(line.metrics for line in lines)
+    table = _table("version", "made", "of", "updates", "weight", "step", *names, numbers=("version", "updates"))
+    for line in lines:
+        origin = line.kind if line.rolled_back_to is None else f"version {line.rolled_back_to}"
+        figures = [_number(line.metrics.get(name)) for name in names]
+        cells = [str(line.version), _when(line.created), origin, str(line.num_updates)]
+        dim = "" if line.has_parameters else "dim"
+        table.add_row(*cells, _number(line.total_weight), _number(line.step_norm), *figures, style=dim)
+    if all(line.has_parameters for line in lines):
+        return table
+    return Group(table, Text("dim: parameters are no longer kept (registry.keep_parameters)", style="dim"))
+
+
+def lineage_table(lineage: Lineage) -> RenderableType:
+    """Return a version and its updates with their share of the whole weight."""
+    line = lineage.line
+    parts = _pairs(
+        {
+            "made": _when(line.created, full=True),
+            "kind": line.kind if line.rolled_back_to is None else f"rollback to version {line.rolled_back_to}",
+            "updates": str(line.num_updates),
+            "weight": _number(line.total_weight),
+            "step": _number(line.step_norm),
+            **{name: _number(value) for name, value in line.metrics.items()},
+            "digest": line.digest,
+        },
+        title=f"version {line.version}",
+    )
+    if not lineage.contributions:
+        return parts
+    note = "these updates were set aside by the rollback" if lineage.outcome == "set-aside" else ""
+    total = sum(c.weight for c in lineage.contributions)
+    numbers = ("sequence", "from", "age", "examples", "weight", "share", "bytes")
+    table = _table("device", *numbers, numbers=numbers)
+    for c in lineage.contributions:
+        share = f"{100 * c.weight / total:.1f} %" if total else ""
+        cells = (c.sequence, f"v{c.base_version}", c.staleness, c.num_examples, _number(c.weight), share)
+        table.add_row(c.device_id, *map(str, cells), f"{c.update_bytes:,}")
+    return Group(parts, Text(note, style="yellow"), table) if note else Group(parts, Text(), table)
+
+
+def status_table(
+    stored: StoreStatus, live: dict[str, Any] | None, why_not: str, max_devices: int, now: float
+) -> RenderableType:
+    """Return the figures of the federation, and the devices that were heard of last."""
+    counters = stored.counters
+    refused = " ".join(f"{code}:{count}" for code, count in sorted(counters.refusals.items())) or "none"
+    running = _live_text(live) if live else why_not
+    parts = _pairs(
+        {
+            "aggregator": running,
+            "epoch": stored.epoch,
+            "version": str(stored.version),
+            **{name: _number(value) for name, value in stored.metrics.items()},
+            "buffered": f"{stored.buffered} updates",
+            "accepted": f"{counters.accepted:,} of {counters.received:,} messages",
+            "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
+            "reasons": refused,
+            "versions": f"{counters.versions_published} published, {counters.versions_withheld} withheld",
+        },
+        title=f"federation {stored.federation}",
+    )
+    devices = sorted(stored.devices, key=lambda device: device.last_seen, reverse=True)
+    shown = devices[:max_devices]
+    more = len(devices) - len(shown)
+    rest = Text(f"and {more:,} more: see --devices or --json", style="dim") if more else Text()
+    return Group(parts, Text(), devices_table(shown, now), rest)
+
+
+def devices_table(devices: Sequence[DeviceRecord], now: float) -> RenderableType:
+    """Return the devices' own lines."""
+    numbers = ("version", "accepted", "stale", "rejected", "bytes", "accuracy", "seen")
+    table = _table("device", "state", *numbers, numbers=numbers)
+    for d in devices:
+        version = "" if d.version is None else str(d.version)
+        counts = (d.accepted, d.stale, d.rejected)
+        accuracy = _number(d.holdout_accuracy)
+        seen = _ago(now - d.last_seen)
+        table.add_row(d.device_id, d.state, version, *map(str, counts), f"{d.bytes_received:,}", accuracy, seen)
+    return table
+
+
+def _live_text(live: dict[str, Any]) -> str:
+    return (
+        f"running for {_ago(live['uptime_s'])}, {live['updates_per_s']:.1f} updates/s, "
+        f"{live['devices_online']} of {live['devices_known']} devices there, {live['rss_bytes'] / 2**20:.0f} MB"
+    )
+
+
+def _table(*columns: str, numbers: Sequence[str]) -> Table:
+    # Without a frame: every column counts at 80.
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column in numbers or column not in {"device", "state", "made", "of"}
+        wrap = column in {"device", "state"}
+        table.add_column(column, justify="right" if right else "left", no_wrap=not wrap, overflow="fold")
+    return table
+
+
+def _pairs(pairs: dict[str, str], title: str) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, title=title, title_justify="left", title_style="bold")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name, value)
+    return table
+
+
+def _metric_names(metrics: Iterable[dict[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for each in metrics for name in each))[:MAX_METRICS]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _when(seconds: float, *, full: bool = False) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S" if full else "%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _ago(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.0f} h" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} d"

@@ -1,0 +1,277 @@
+"""The aggregator as a process: link, timers, operators and signals fill the inbox; one worker empties it.
+
+Each batch of events is decided on by the core, stored in one transaction, and only then acknowledged and answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Sequence
+
+from aggregator.adapters.control import Control
+from aggregator.adapters.errors import StoreDamaged, StoreError
+from aggregator.adapters.inbox import Inbox
+from aggregator.adapters.opening import open_store
+from aggregator.adapters.preparing import Prepared
+from aggregator.adapters.registry import open_registry
+from aggregator.adapters.snapshot import SnapshotKeeper
+from aggregator.adapters.store import Store
+from aggregator.adapters.timers import Timers
+from aggregator.commands import (
+    Acknowledge,
+    Command,
+    Exit,
+    Log,
+    Publish,
+    Reply,
+    SaveAggregation,
+    StoreCommand,
+    Subscribe,
+)
+from aggregator.core import AggregatorCore, ShellFigures
+from aggregator.events import Event, MetricsDue, OperatorEvent, ScheduleDue, StopRequested, StoreFailed, Tick
+from protocol.adapters.mqtt import MqttLink
+from protocol.link import LinkDown, LinkUp, Published, Received
+
+log = logging.getLogger(__name__)
+
+STORE_RETRY_MIN_S = 1.0
+STORE_RETRY_MAX_S = 10.0
+"""A full disk is tried again after waits that double between these."""
+
+LINK_STOP_S = 1.5
+
+
+def serve(prepared: Prepared) -> int:
+    """Run the aggregator until it is told to stop; return the exit code.
+
+    Raise ``StoreInUse``, ``StoreRefused``, ``StoreError`` when there is no store to work on.
+    """
+    store = open_store(prepared.state_dir, prepared.founding, prepared.settings.registry)
+    try:
+        return Service(prepared, store).run()
+    finally:
+        store.close()
+
+
+class Service:
+    """Wires the core to the world. ``run`` in one thread, ``stop`` from any."""
+
+    def __init__(self, prepared: Prepared, store: Store) -> None:
+        settings = prepared.settings
+        self._prepared = prepared
+        self._store = store
+        self._instance = secrets.token_hex(8)
+        self._inbox = Inbox()
+        self._begun = time.monotonic()
+        self._exit: Exit | None = None
+        self._stop_asked = threading.Event()
+        self._link_up: LinkUp | None = None
+        self._unacknowledged: dict[tuple[int, int], Received] = {}
+        """Messages of this connection that the core has, or holds back, and the broker still keeps for us."""
+        self._store_retry_s = STORE_RETRY_MIN_S
+        restored = store.restore()
+        self._core = AggregatorCore(settings, prepared.model, restored, self._instance, prepared.evaluate)
+        self._note_instance()
+        federation = settings.aggregator.federation
+        self._snapshots = SnapshotKeeper(prepared.state_dir, federation, restored.store_id, prepared.model)
+        self._snapshots.note(restored.version, restored.shelf)
+        self._timers = Timers(
+            interval_s=settings.schedule.interval_s,
+            cron=settings.schedule.cron,
+            metrics_s=settings.metrics.interval_s,
+            now=self._begun,
+            wall=time.time(),
+        )
+        self._link = MqttLink(
+            settings.broker,
+            # A name of its own for each store: two stores never throw each other off the broker.
+            f"fedmq-{federation}-aggregator-{restored.store_id}",
+            self._inbox.deliver,
+            will=self._core.will,
+            clean_session=False,
+            manual_ack=True,
+        )
+        log.info(
+            f"federation {federation}: version {restored.version.version}, {len(restored.journal)} updates buffered"
+        )
+
+    def stop(self) -> None:
+        """Ask it to end, from any thread or signal handler."""
+        self._stop_asked.set()
+        self._inbox.put(StopRequested())
+
+    def run(self) -> int:
+        """Work until the core says that it is over; return the exit code."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda _number, _frame: self.stop())
+        self._control = Control(self._prepared.state_dir, self._inbox.put, self._kept_parameters)
+        try:
+            self._link.start()
+            while self._exit is None:
+                self._turn()
+        finally:
+            self._link.stop(LINK_STOP_S)
+            self._control.close()
+            self._snapshots.write()
+        level = logging.ERROR if self._exit.code else logging.INFO
+        log.log(level, f"ending: {self._exit.reason}")
+        return self._exit.code
+
+    # -- one turn -------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._core.load = self._inbox.fill
+        events = self._inbox.take(self._wait_s())
+        now, wall = time.monotonic(), time.time()
+        events += self._timers.due(now, wall)
+        deadline = self._core.deadline()
+        if deadline is not None and now >= deadline:
+            events.append(Tick())
+        if events:
+            self._follow_link(events)
+            self._process(events, now, wall)
+        self._snapshots.write_if_due(now)
+
+    def _wait_s(self) -> float:
+        now = time.monotonic()
+        deadline = self._core.deadline()
+        waits = [self._timers.wait_s(now, time.time()), self._snapshots.wait_s(now)]
+        if deadline is not None:
+            waits.append(deadline - now)
+        return max(0.0, min(waits))
+
+    def _follow_link(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case Received(mid=mid, connection=connection) if mid:
+                    self._unacknowledged[connection, mid] = event
+                case LinkUp():
+                    self._link_up = event
+                case LinkDown():
+                    self._link_up = None
+                    self._unacknowledged.clear()  # the broker delivers them again
+
+    def _process(self, events: Sequence[Event], now: float, wall: float) -> None:
+        commands = self._decide(events, now, wall)
+        stores = [command for command in commands if isinstance(command, StoreCommand)]
+        try:
+            self._store.apply(stores)
+        except StoreDamaged:
+            raise  # the next start sets the store aside
+        except StoreError as exc:
+            self._store_failed(str(exc), events)
+            return
+        if stores:
+            self._store_retry_s = STORE_RETRY_MIN_S
+        for command in commands:
+            self._carry_out(command)
+
+    def _decide(self, events: Sequence[Event], now: float, wall: float) -> list[Command]:
+        if any(isinstance(event, (MetricsDue, OperatorEvent)) for event in events):
+            self._core.figures = self._figures(now)
+        commands: list[Command] = []
+        for event in events:
+            try:
+                commands += self._core.handle(event, now, wall)
+            except Exception:
+                if not isinstance(event, Received):
+                    raise
+                # Nothing that a device sends should get here. If something does, it must not do so again and again:
+                # the broker would deliver it after every restart.
+                log.exception(f"a fault while handling a message on {event.topic}; the message is dropped")
+                return self._decide_without(event, events, now, wall)
+        return commands + self._core.checkpoint()
+
+    def _decide_without(self, culprit: Received, events: Sequence[Event], now: float, wall: float) -> list[Command]:
+        again = self._rebuild(now, wall)
+        there = {id(event) for event in events}
+        held = [received for received in self._unacknowledged.values() if id(received) not in there]
+        rest = [*held, *(event for event in events if event is not culprit)]
+        return [*again, Acknowledge(culprit), *self._decide(rest, now, wall)]
+
+    # -- when the store fails ---------------------------------------------------------------------------------------
+
+    def _store_failed(self, reason: str, events: Sequence[Event]) -> None:
+        now, wall = time.monotonic(), time.time()
+        commands = self._rebuild(now, wall)
+        lost = tuple(self._unacknowledged.values())
+        commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
+        for event in events:
+            if isinstance(event, StopRequested):
+                commands += self._core.handle(event, now, wall)
+            elif isinstance(event, ScheduleDue):
+                self._inbox.put(event)
+            elif isinstance(event, OperatorEvent):
+                commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
+        for command in commands:
+            self._carry_out(command)
+        if self._exit is None:
+            self._stop_asked.wait(self._store_retry_s)
+            self._store_retry_s = min(2 * self._store_retry_s, STORE_RETRY_MAX_S)
+
+    def _rebuild(self, now: float, wall: float) -> list[Command]:
+        """Go on with a new core that knows what the store holds, and the link as it is."""
+        active, settings = self._core.active, self._prepared.settings
+        restored = self._store.restore()
+        self._core = AggregatorCore(settings, self._prepared.model, restored, self._instance, self._prepared.evaluate)
+        if active:
+            self._core.resume_active()
+        return self._core.handle(self._link_up, now, wall) if self._link_up else []
+
+    # -- carrying out -----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Acknowledge(received=received):
+                self._unacknowledged.pop((received.connection, received.mid), None)
+                self._link.acknowledge(received)
+            case Publish():
+                self._publish(command)
+            case Subscribe(topics=topics):
+                self._link.subscribe(topics)  # refused only while the link is down: the next LinkUp asks again
+            case Reply():
+                self._control.reply(command)
+            case Log(level=level, text=text):
+                log.log(getattr(logging, level.upper()), text)
+            case Exit():
+                self._exit = self._exit or command
+            case SaveAggregation(version=version, shelf=shelf) if version:
+                self._snapshots.note(version, shelf)
+
+    def _publish(self, message: Publish) -> None:
+        taken = self._link.publish(
+            message.topic, message.payload, qos=message.qos, retain=message.retain, token=message.token
+        )
+        if not taken and message.token:
+            self._inbox.put(Published(token=message.token, error="the link is down, or has too much to send"))
+
+    def _kept_parameters(self, version: int) -> bytes:
+        with open_registry(self._prepared.state_dir) as registry:
+            return registry.parameters(version)
+
+    def _note_instance(self) -> None:
+        try:
+            self._store.note_instance(self._instance)
+        except StoreError as exc:
+            # The name only saves the next start a few seconds of asking around; a full disk is met soon enough.
+            log.warning(f"cannot store: {exc}")
+
+    def _figures(self, now: float) -> ShellFigures:
+        return ShellFigures(
+            store_bytes=self._store.size_bytes(),
+            rss_bytes=_rss_bytes(),
+            messages_dropped=self._link.counters.dropped,
+            uptime_s=now - self._begun,
+        )
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a kernel interface, not a path of ours
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
