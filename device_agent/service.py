@@ -85,6 +85,7 @@ class Service:
             while self._exit_code is None:
                 event = self._next_event()
                 self._take(event)
+            log.info("stopped")
             return self._exit_code
         finally:
             self.close()
