@@ -147,7 +147,7 @@ def command(
     json: Json = False,
 ) -> None:
     """Tell a device, or all, to pause, resume, evaluate, or forget what it holds."""
-    to = "" if device == "all" else check_identifier(device, "device")
+    to = None if device == "all" else check_identifier(device, "device")
     done = ask(_state_dir(config), CommandRequest(device=to, action=action.value))
     if json:
         _print_json(done)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -56,7 +56,8 @@ class RollbackRequest(
 class CommandRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="request", tag="command"):
     """Asks to command a device, or all."""
 
-    device: Identifier | Literal[""]
+    device: Identifier | None
+    """None: all of them."""
     action: CommandAction
 
 
@@ -151,7 +152,7 @@ class Control:
                 parameters = self._parameters_of(version)
                 return RollbackRequested(request_id=request_id, target=version, parameters=parameters)
             case CommandRequest(device=device, action=action):
-                return DeviceCommandRequested(request_id=request_id, device_id=device, action=action)
+                return DeviceCommandRequested(request_id=request_id, device_id=device or "", action=action)
 
 
 def ask(directory: Path, request: Request) -> dict[str, Any]:
