@@ -17,7 +17,7 @@ from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused, t
 from aggregator.adapters.lock import StateLock
 from aggregator.adapters.restoring import read_meta, restored
 from aggregator.adapters.rows import json_of
-from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, TABLES, connect
+from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, TABLE_NAMES, TABLES, connect
 from aggregator.adapters.snapshot import Snapshot, read_snapshot
 from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
 from aggregator.configuration import RegistryTable
@@ -114,6 +114,9 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise StoreDamaged(f"{path}: {verdict}")
+    missing = TABLE_NAMES.difference(name for (name,) in db.execute("SELECT name FROM sqlite_master"))
+    if missing:
+        raise StoreDamaged(f"{path}: there is no table {min(missing)}")
     try:
         _check_owner(db, path, founding)
     except KeyError as exc:

@@ -14,6 +14,7 @@ Metrics are JSON objects; ``devices.record`` and ``meta`` values are msgpack or 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -85,6 +86,8 @@ CREATE TABLE parameters (version INTEGER PRIMARY KEY, vector BLOB NOT NULL, delt
 -- server optimizer's vectors "0", "1", ... (float64).
 CREATE TABLE server (name TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
 """
+
+TABLE_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 
 def connect(path: Path) -> sqlite3.Connection:
