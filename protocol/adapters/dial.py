@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from protocol.adapters.loop import WRITABLE
 
 if TYPE_CHECKING:
-    from protocol.adapters.loop import LinkLoop
+    from protocol.adapters.loop import LinkLoop, Timer
 
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[object, ...]]
 Found: TypeAlias = Callable[[list[Address], str], None]
@@ -57,14 +57,27 @@ _RESOLVER = Resolver()
 class Dial:
     """One attempt to reach a host; ``done(socket, error)`` is called once, in the loop's thread, unless cancelled.
 
+    After ``timeout_s`` in all it fails; each address of a name has its share of that, or one that swallows packets (a
+    broken IPv6 route, say) would keep us from ever trying the next.
+
     The socket is connected and non-blocking, with TCP_NODELAY: without it small messages wait 40 ms for each other.
     This is also the place where a TLS handshake belongs, between "connected" and ``done``.
     """
 
-    def __init__(self, loop: LinkLoop, host: str, port: int, done: Callable[[socket.socket | None, str], None]) -> None:
+    def __init__(
+        self,
+        loop: LinkLoop,
+        host: str,
+        port: int,
+        timeout_s: float,
+        done: Callable[[socket.socket | None, str], None],
+    ) -> None:
         self._loop = loop
         self._host = host
         self._port = port
+        self._timeout_s = timeout_s
+        self._deadline = loop.now() + timeout_s
+        self._timer: Timer | None = None
         self._done = done
         self._addresses: list[Address] = []
         self._sock: socket.socket | None = None
@@ -76,6 +89,7 @@ class Dial:
         try:
             addresses = _addresses(self._host, self._port, socket.AI_NUMERICHOST)
         except (OSError, UnicodeError):
+            self._timer = self._loop.call_at(self._deadline, self._on_timeout)
             _RESOLVER.resolve(self._loop, self._host, self._port, self._found)
         else:
             self._found(addresses, "")
@@ -85,9 +99,21 @@ class Dial:
         self._ended = True
         self._drop()
 
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timeout(self) -> None:
+        self._timer = None
+        self._error = f"{self._host} port {self._port} did not answer within {self._timeout_s:g} s"
+        self._drop()
+        self._try_next()
+
     def _found(self, addresses: list[Address], error: str) -> None:
         if self._ended:
             return
+        self._cancel_timer()
         self._addresses = list(addresses)
         self._error = error or self._error
         self._try_next()
@@ -109,6 +135,9 @@ class Dial:
         with contextlib.suppress(BlockingIOError):
             sock.connect(address)
         self._loop.watch(sock.fileno(), WRITABLE, self._on_ready)
+        now = self._loop.now()
+        share_s = max(0.0, self._deadline - now) / (1 + len(self._addresses))
+        self._timer = self._loop.call_at(now + share_s, self._on_timeout)
 
     def _on_ready(self, _events: int) -> None:
         sock = self._sock
@@ -127,6 +156,7 @@ class Dial:
         self._drop()
 
     def _drop(self) -> None:
+        self._cancel_timer()
         if self._sock is not None:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
@@ -134,6 +164,7 @@ class Dial:
 
     def _finish(self, sock: socket.socket | None) -> None:
         self._ended = True
+        self._cancel_timer()
         self._sock = None
         self._done(sock, "" if sock is not None else self._error)
 
@@ -141,7 +172,10 @@ class Dial:
 def _connected_to_itself(sock: socket.socket) -> int:
     # TCP allows it: a local port where nobody listens, and by chance our own end was given the same number. It would
     # look like a broker that does not answer, and keep the broker from starting on its port.
-    return errno.ECONNREFUSED if sock.getsockname() == sock.getpeername() else 0
+    try:
+        return errno.ECONNREFUSED if sock.getsockname() == sock.getpeername() else 0
+    except OSError as exc:  # reset already
+        return exc.errno or errno.ENOTCONN
 
 
 def _addresses(host: str, port: int, flags: int) -> list[Address]:

@@ -40,6 +40,10 @@ MAX_PACKET_BYTES = 1024 * 1024
 """Several times the largest message of the protocol; a broker that sends more is not listened to."""
 
 
+_RNG = random.Random()  # noqa: S311 - waits are no secret
+"""Shared by all links that were given none: its state alone is larger than most links."""
+
+
 class MqttLink:
     """A link to the broker, from ``start`` to ``stop``; it is not started twice.
 
@@ -76,11 +80,7 @@ class MqttLink:
         self._max_packet_bytes = max_packet_bytes
         self._own_loop = loop is None
         self._loop = loop or LinkLoop(f"fedmq-link-{client_id}"[:15])
-        self._backoff = Backoff(
-            settings.reconnect_min_s,
-            settings.reconnect_max_s,
-            rng or random.Random(),  # noqa: S311 - waits are no secret
-        )
+        self._backoff = Backoff(settings.reconnect_min_s, settings.reconnect_max_s, rng or _RNG)
         self._negotiation = Negotiation(settings.protocol)
         self._repeats = Repeats(log, f"link {client_id} to {settings.host}:{settings.port}")
         self._teller = Teller(self._loop, deliver, self._fault)
@@ -179,20 +179,12 @@ class MqttLink:
         self._timer = None
         if self._stopping:
             return
-        self._dial = Dial(self._loop, self._settings.host, self._settings.port, self._dialled)
-        deadline = self._loop.now() + self._settings.connect_timeout_s
-        self._timer = self._loop.call_at(deadline, self._dial_timeout)
+        settings = self._settings
+        self._dial = Dial(self._loop, settings.host, settings.port, settings.connect_timeout_s, self._dialled)
         self._dial.start()
-
-    def _dial_timeout(self) -> None:
-        if self._dial is not None:
-            self._dial.cancel()
-            host, port = self._settings.host, self._settings.port
-            self._dialled(None, f"{host} port {port} did not answer within {self._settings.connect_timeout_s:g} s")
 
     def _dialled(self, sock: socket.socket | None, error: str) -> None:
         self._dial = None
-        self._cancel_timer()
         if sock is None:
             self.lost(Loss(reason=error))
             return

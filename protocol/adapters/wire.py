@@ -15,6 +15,8 @@ _READS_PER_PASS = 16
 _HIGH_WATER_BYTES = 256 * 1024
 """Enough to keep any link busy; more would only be a queue that nobody can look into."""
 
+_NOTHING = memoryview(b"")
+
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
 _PUBACK = struct.Struct("!BBH")
@@ -59,7 +61,7 @@ class BufferedSocket:
         self._position = 0
         self._budget = 0
         self._out: deque[bytes | bytearray] = deque()
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
         self._unsent = 0
         self._sent = 0
         self.error = ""
@@ -86,9 +88,11 @@ class BufferedSocket:
             if size >= _BLOCK_BYTES:
                 return self._read(size)
             self._held, self._position = self._read(_BLOCK_BYTES), 0
-        start = self._position
-        self._position = min(start + size, len(self._held))
-        return self._held[start : self._position]
+        start, held = self._position, self._held
+        self._position = start + size
+        if self._position >= len(held):
+            self._held, self._position = b"", 0
+        return held[start : start + size]
 
     def _read(self, size: int) -> bytes:
         if self._budget <= 0:
@@ -151,7 +155,8 @@ class BufferedSocket:
                 count = self._sock.send(self._rest)
             except BlockingIOError:
                 return
-            self._rest = self._rest[count:]
+            # An idle connection holds on to no buffer: there may be thousands of them.
+            self._rest = self._rest[count:] if count < len(self._rest) else _NOTHING
             self._sent += count
             self._unsent -= count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,44 @@ def test_a_name_that_is_none_is_a_reason(links: Links) -> None:
     peer = links(1883, settings={"host": "no-such-host.invalid"})
 
     assert "the name 'no-such-host.invalid' cannot be resolved" in peer.inbox.wait(LinkDown, timeout_s=60.0).reason
+
+
+def test_an_address_that_swallows_packets_does_not_hide_the_next(
+    mosquitto: EmbeddedBroker, links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hole = socket.socket()
+    hole.bind(("127.0.0.2", mosquitto.port))
+    hole.listen(0)
+    fillers = [socket.socket() for _ in range(8)]  # a full backlog: the kernel drops what comes now
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(hole.getsockname())
+    addresses = [(socket.AF_INET, (host, mosquitto.port)) for host in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr("protocol.adapters.dial._addresses", lambda *_arguments: addresses)
+
+    peer = links(mosquitto.port, settings={"host": "two.example", "connect_timeout_s": 1.0})
+
+    peer.up()
+    assert peer.inbox.all(LinkDown) == []
+    for sock in [hole, *fillers]:
+        sock.close()
+
+
+def test_a_broker_that_swallows_packets_is_given_up(links: Links) -> None:
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.2", 0))
+        hole.listen(0)
+        fillers = [socket.socket() for _ in range(8)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(hole.getsockname())
+        port = hole.getsockname()[1]
+
+        peer = links(port, settings={"host": "127.0.0.2", "connect_timeout_s": 0.2})
+
+        assert peer.inbox.wait(LinkDown).reason == f"127.0.0.2 port {port} did not answer within 0.2 s"
+        for filler in fillers:
+            filler.close()
 
 
 def test_a_name_is_resolved(mosquitto: EmbeddedBroker, links: Links) -> None:
