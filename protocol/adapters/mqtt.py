@@ -43,6 +43,10 @@ MAX_PACKET_BYTES = 1024 * 1024
 _RNG = random.Random()  # noqa: S311 - waits are no secret
 """Shared by all links that were given none: its state alone is larger than most links."""
 
+POISONED_AFTER = 3
+"""So many resumed sessions in a row, cut at once (iotcore stumbles over what it kept): begin a session anew."""
+AT_ONCE_S = 2.0
+
 
 class MqttLink:
     """A link to the broker, from ``start`` to ``stop``; it is not started twice.
@@ -98,7 +102,8 @@ class MqttLink:
         self._connections = 0
         self._up_since: float | None = None
         self._was_up = False
-        self._forget_session = False
+        self._forget_session = self._resumed = False
+        self._cut_at_once = 0
 
     # --- for the owner
 
@@ -229,6 +234,7 @@ class MqttLink:
         self._up_since = self._loop.now()
         self._negotiation.connected()
         self._forget_session = False
+        self._resumed = session_present
         log.info(f"link {self._client_id}: connected by MQTT {self._negotiation.version}")
         self._outgoing.open()
         self._teller.tell(LinkUp(session_present=session_present, protocol=self._negotiation.version))
@@ -269,8 +275,8 @@ class MqttLink:
         up_since, self._up_since = self._up_since, None
         if up_since is not None and self._backoff.lasted(self._loop.now() - up_since):
             self._repeats.over()
-        if loss.oversized:
-            # Where the broker keeps a session for us it would send the same packet again, for ever.
+        if loss.oversized or self._is_poisoned(up_since):
+            # Where the broker keeps a session for us it would do the same again, for ever.
             self._forget_session = True
         if self._stopping:
             if up_since is not None:
@@ -284,6 +290,12 @@ class MqttLink:
         self._repeats.note(loss.reason, loss.fault)
         self._teller.tell(LinkDown(reason=loss.reason))
         self._retry()
+
+    def _is_poisoned(self, up_since: float | None) -> bool:
+        if up_since is not None:
+            at_once = self._resumed and self._loop.now() < up_since + AT_ONCE_S
+            self._cut_at_once = self._cut_at_once + 1 if at_once else 0
+        return self._cut_at_once >= POISONED_AFTER
 
     def _fault(self, fault: Exception) -> None:
         if self._connection is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from protocol.adapters.mqtt import POISONED_AFTER
 from protocol.link import LinkDown, LinkUp, Received
 from tests.support.proxy import FaultProxy
 
@@ -133,3 +136,33 @@ def test_acknowledging_is_harmless_where_it_is_not_needed(mosquitto: EmbeddedBro
 
     assert numbers(peer) == [0, 1, 2]
     assert peer.inbox.all(LinkDown) == []
+
+
+def test_a_session_that_the_broker_stumbles_over_is_given_up(links: Links) -> None:
+    """A broker, in twenty lines, that cuts every connection which resumes a session."""
+    clean_flags: list[bool] = []
+
+    def serve(server: socket.socket) -> None:
+        for _ in range(POISONED_AFTER + 1):
+            connection, _address = server.accept()
+            connect = connection.recv(1024)
+            clean_flags.append(bool(connect[9] & 2))
+            # CONNACK, and whether a session is there.
+            connection.sendall(bytes([0x20, 2, 0 if clean_flags[-1] else 1, 0]))
+            if clean_flags[-1]:
+                kept.append(connection)
+            else:
+                connection.close()
+
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        peer = links(server.getsockname()[1], clean_session=False, settings={"protocol": "3.1.1"})
+
+        peer.inbox.wait(LinkUp, lambda event: not event.session_present)
+
+        peer.link.stop()
+        assert clean_flags == [False] * POISONED_AFTER + [True]
+        for connection in kept:
+            connection.close()
