@@ -35,8 +35,10 @@ class Claim:
         """Take in a state of an aggregator, possibly our own or left over from before."""
         if state.store == self._store or state.status == "offline":
             return "active" if self.active else "wait"
-        if not self.active and retained:
-            self.deadline = now + ANNOUNCED_WAIT_S  # perhaps it died without a will: only an answer counts
+        if retained:  # perhaps it died without a will: only an answer counts, and what is said next asks for one
+            if self.active:
+                return "active"
+            self.deadline = now + ANNOUNCED_WAIT_S
             return "wait"
         # Alive. When both are active (two networks were joined), the smaller name stays: both decide alike.
         return "active" if self.active and self._store < state.store else "refuse"

@@ -28,11 +28,12 @@ class AggregationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``[aggregation]``: how updates become a step of the model."""
 
     staleness: Literal["constant", "polynomial", "hinge"] = "polynomial"
-    staleness_exponent: NonNegative = 0.5
+    # Bounded, as is the slope below, so that no weight is rounded to zero: the mean of such updates does not exist.
+    staleness_exponent: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.5
     """``a`` of ``(1 + tau) ** -a``."""
     hinge_versions: NonNegative = 4.0
     """``b`` of the hinge: full weight up to this staleness."""
-    hinge_slope: Positive = 0.5
+    hinge_slope: Annotated[float, Meta(gt=0.0, le=1e6)] = 0.5
     """``a`` of the hinge: ``1 / (1 + a (tau - b))`` beyond it."""
     max_staleness: Count = 20
     damping: bool = False
@@ -91,6 +92,11 @@ class DownlinkTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Also offer each version as a small step from the one before it."""
     keep_versions: Annotated[int, Meta(ge=1, le=100)] = 3
     """So many versions' blobs stay on the broker."""
+
+    def __post_init__(self) -> None:
+        # A device that fetches the whole must get the same bits as one that takes the small step.
+        if self.delta_codec and self.encoding != "f32":
+            raise ValueError(f"delta_codec {self.delta_codec!r} needs encoding 'f32', not {self.encoding!r}")
 
 
 class RegistryTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from aggregator.admission import Refused
@@ -26,48 +28,31 @@ from aggregator.events import (
 from aggregator.fleet import Fleet
 from aggregator.intake import Intake
 from aggregator.ledger import Ledger, first_version
+from aggregator.manifests import manifest_of
 from aggregator.pace import Pace
 from aggregator.publishing import Announcer, chunk_publishes
 from aggregator.records import Restored
+from aggregator.reports import note
 from aggregator.status import ShellFigures, Status
 from aggregator.stepping import Evaluator
-from models import Model, TrainingPlan
+from models import Model
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
-from protocol.messages import DeviceCommand, Manifest, encode
+from protocol.messages import DeviceCommand, encode
 from protocol.status import (
     AggregatorClaim,
     AggregatorState,
-    DeviceMetrics,
-    DeviceState,
     decode_status,
     encode_status,
 )
 from protocol.topics import Topics
 
-__all__ = ["AggregatorCore", "ShellFigures", "first_version", "manifest_of"]
+__all__ = ["AggregatorCore", "ShellFigures", "first_version"]
 
 EXIT_NOT_ALONE = 3
 MAX_HELD = 20_000
 """Messages kept while it is not yet clear that we are alone: more than any broker keeps in flight."""
 STORE_RETRY_S = 5.0
-
-
-def manifest_of(settings: AggregatorSettings, model: Model, ledger: Ledger) -> Manifest:
-    """Return the announcement of the ledger's current version."""
-    version = ledger.version
-    return Manifest(
-        federation=settings.aggregator.federation,
-        epoch=ledger.epoch,
-        version=version.version,
-        model=dict(model.spec),
-        layout=model.layout.digest,
-        parameters=version.digest,
-        blob=version.blob,
-        deltas=[version.delta] if version.delta else [],
-        training=TrainingPlan.from_data(settings.training).to_data(),
-        participation=settings.participation,
-    )
 
 
 class AggregatorCore:
@@ -94,6 +79,7 @@ class AggregatorCore:
         self._claim = Claim(restored.store_id)
         self._held: list[Received] = []
         self._link_up = False
+        self._stopping = False
         self.status = Status(instance, restored.store_id, self.topics, self.ledger, self.fleet, settings.schedule.goal)
 
     @property
@@ -161,11 +147,11 @@ class AggregatorCore:
             case Received():
                 return self._received(event, now, wall)
             case Published():
-                return self._announcer.published(event.token, event.error, now)
+                return self._published(event, now)
             case LinkUp():
-                return self._linked(event, now)
+                return self._linked(now)
             case LinkDown():
-                return self._unlinked(event)
+                return self._unlinked()
             case Subscribed():
                 return [Log("error", f"the broker refuses topic {topic}") for topic in event.refused]
 
@@ -181,16 +167,29 @@ class AggregatorCore:
     # -- messages -----------------------------------------------------------------------------------------------
 
     def _received(self, received: Received, now: float, wall: float) -> list[Command]:
-        topic = received.topic
-        if topic == self.topics.aggregator_state:
-            return [*self._heard_state(received, now), Acknowledge(received)]
-        if topic == self.topics.aggregator_claim:
-            return [*self._heard_claim(received), Acknowledge(received)]
-        if not self._claim.active:
-            if len(self._held) < MAX_HELD:
-                self._held.append(received)
-            return []
-        return [*self._device_message(received, now, wall), Acknowledge(received)]
+        ours = received.topic in (self.topics.aggregator_state, self.topics.aggregator_claim)
+        if self._claim.active:
+            commands = self._heard(received, now) if ours else self._device_message(received, now, wall)
+            return [*commands, Acknowledge(received)]
+        # MQTT wants acknowledgements in the order of the messages (4.6.0-2), and some brokers insist on it: while one
+        # is held back, all later ones are. What cannot be held whole is forgotten; its device sends it again.
+        whole = not ours and len(self._held) < MAX_HELD
+        self._held.append(received if whole else replace(received, topic="", payload=b""))
+        return self._heard(received, now) if ours else []
+
+    def _heard(self, received: Received, now: float) -> list[Command]:
+        if received.topic == self.topics.aggregator_state:
+            return self._heard_state(received, now)
+        return self._heard_claim(received)
+
+    def _release(self, now: float, wall: float) -> list[Command]:
+        held, self._held = self._held, []
+        commands: list[Command] = []
+        for received in held:
+            if received.topic:
+                commands += self._device_message(received, now, wall)
+            commands.append(Acknowledge(received))
+        return commands
 
     def _device_message(self, received: Received, now: float, wall: float) -> list[Command]:
         if received.topic == self._settings.metrics.broker_dropped_topic:
@@ -201,20 +200,21 @@ class AggregatorCore:
             if origin.kind == "update":
                 commands = self._intake.receive(origin.device_id, received, now, wall)
                 return [*commands, *self._close(now, wall)] if self.ledger.goal_reached else commands
-            self._note(origin.device_id, origin.kind, received, wall)
-        except (ProtocolError, Refused) as exc:
-            self.fleet.refused(None, "rejected", "malformed")
-            return [Log("warning", f"dropped a message: {exc}")]
+            note(self.fleet, origin, received, wall)
+        except ProtocolError as exc:
+            return self._dropped(Refused("rejected", "malformed", str(exc)))
+        except Refused as exc:
+            return self._dropped(exc)
         return []
 
-    def _note(self, device_id: str, kind: str, received: Received, wall: float) -> None:
-        if not received.payload:
-            return  # an operator cleared a retained state
-        if kind == "state":
-            state = decode_status(received.payload, DeviceState)
-            self.fleet.note_state(device_id, state, wall, retained=received.retain)
-        else:
-            self.fleet.note_metrics(device_id, decode_status(received.payload, DeviceMetrics), wall)
+    def _dropped(self, refused: Refused) -> list[Command]:
+        self.fleet.refused(None, refused.status, refused.code)
+        return [Log("warning", f"dropped a message: {refused}")]
+
+    def _published(self, event: Published, now: float) -> list[Command]:
+        commands = self._announcer.published(event.token, event.error, now)
+        self.ledger.cleared(self._announcer.take_cleared())
+        return commands
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -222,6 +222,7 @@ class AggregatorCore:
         saved = self.ledger.close(wall)
         if saved.version is None:
             self.fleet.counters.versions_withheld += 1
+            self.fleet.mark_counters()
             text = f"withheld version {self.ledger.version.version + 1}: {saved.aggregation.reason}"
             return [saved, Log("error", text), *self._publish_metrics(now)]
         self._pace.version_made(now)
@@ -257,30 +258,27 @@ class AggregatorCore:
         chunks = chunk_publishes(self.topics, version.blob, version.blob_bytes)
         if version.delta:
             chunks += chunk_publishes(self.topics, version.delta.blob, version.delta_bytes)
-        manifest = encode(manifest_of(self._settings, self._model, self.ledger))
+        manifest = encode(manifest_of(self._settings, self._model, self.ledger.epoch, version))
         return self._announcer.begin(chunks, manifest, self.ledger.expired)
 
     # -- the link, and being alone --------------------------------------------------------------------------------
 
-    def _linked(self, event: LinkUp, now: float) -> list[Command]:
+    def _linked(self, now: float) -> list[Command]:
         self._link_up = True
         # Both first: an answer to the claim comes on the state topic.
-        commands: list[Command] = [
-            Log("info", f"connected with MQTT {event.protocol}"),
-            Subscribe((self.topics.aggregator_state, self.topics.aggregator_claim)),
-        ]
+        commands: list[Command] = [Subscribe((self.topics.aggregator_state, self.topics.aggregator_claim))]
         if self._claim.active:
             return [*commands, *self._take_part()]
         self._claim.asked(now)
         claim = encode_status(AggregatorClaim(instance=self.instance, store=self._store))
         return [*commands, Publish(topic=self.topics.aggregator_claim, payload=claim)]
 
-    def _unlinked(self, event: LinkDown) -> list[Command]:
+    def _unlinked(self) -> list[Command]:
         self._link_up = False
         self._announcer.link_lost()
         self._claim.link_lost()
         self._held.clear()  # the broker delivers them again
-        return [Log("warning", f"no connection: {event.reason}")]
+        return []  # the link itself tells the log
 
     def _take_part(self) -> list[Command]:
         topics = [self.topics.all_updates, self.topics.all_device_states, self.topics.all_device_metrics]
@@ -291,10 +289,7 @@ class AggregatorCore:
     def _tick(self, now: float, wall: float) -> list[Command]:
         commands: list[Command] = []
         if self._claim.tick(now):
-            held, self._held = self._held, []
-            commands += self._take_part()
-            for received in held:
-                commands += self._received(received, now, wall)
+            commands += [*self._take_part(), *self._release(now, wall)]
         if self._announcer.deadline is not None and now >= self._announcer.deadline:
             commands += self._announce()
         return commands
@@ -307,8 +302,9 @@ class AggregatorCore:
         verdict = self._claim.heard_state(state, now, retained=received.retain)
         if verdict == "refuse":
             return self._give_way(state.instance)
-        # Somebody's will or goodbye must not stand for us.
-        return self._publish_state() if verdict == "active" and state.store != self._store else []
+        # Nobody's will or goodbye must stand for us, not even that of an earlier connection of our own.
+        stands = state.store == self._store and state.status == "online"
+        return self._publish_state() if verdict == "active" and not stands and not self._stopping else []
 
     def _heard_claim(self, received: Received) -> list[Command]:
         try:
@@ -353,7 +349,10 @@ class AggregatorCore:
         if not self._link_up:
             return [Reply(request_id=event.request_id, error="the aggregator is not connected to its broker")]
         command = DeviceCommand(federation=self.topics.federation, request_id=event.request_id, action=event.action)
-        topic = self.topics.command(event.device_id) if event.device_id else self.topics.command_all
+        try:
+            topic = self.topics.command(event.device_id) if event.device_id else self.topics.command_all
+        except ProtocolError as exc:
+            return [Reply(request_id=event.request_id, error=str(exc))]
         body = {"sent_to": event.device_id or "all", "action": event.action}
         return [Publish(topic=topic, payload=encode(command)), Reply(request_id=event.request_id, body=body)]
 
@@ -373,6 +372,7 @@ class AggregatorCore:
         return commands
 
     def _stop(self) -> list[Command]:
+        self._stopping = True
         goodbye = Exit(code=0, reason="asked to stop")
         if not (self._link_up and self._claim.active):
             return [goodbye]

@@ -46,21 +46,17 @@ def render(
 
     With ``base``, an earlier version's number and vector, and a delta codec in the settings, the version is
     ``base + decode(delta)`` in float32, so that who holds the base gets exactly the same vector from the small delta.
+    Where that sum overflows, there is no delta.
     """
-    delta_bytes, base_version = b"", -1
-    if base is not None and settings.delta_codec:
-        base_version, held = base
-        delta_bytes = tensors.encode(settings.delta_codec, master - held, rng)
-        vector = held + tensors.decode(settings.delta_codec, delta_bytes, master.size)
-        blob_bytes = tensors.encode(settings.encoding, vector, rng)
-    else:
-        blob_bytes = tensors.encode(settings.encoding, master, rng)
-        vector = tensors.decode(settings.encoding, blob_bytes, master.size)
-    parameters = vector.astype("<f4", copy=False).tobytes()
-    delta = None
-    if delta_bytes:
+    delta, delta_bytes, wanted = None, b"", master
+    stepped = _stepped(master, base[1], settings.delta_codec, rng) if base and settings.delta_codec else None
+    if base and stepped:
+        wanted, delta_bytes = stepped
         reference = blob_of(delta_bytes, settings.delta_codec, settings.chunk_bytes)
-        delta = DeltaRef(base_version=base_version, blob=reference)
+        delta = DeltaRef(base_version=base[0], blob=reference)
+    blob_bytes = tensors.encode(settings.encoding, wanted, rng)
+    vector = tensors.decode(settings.encoding, blob_bytes, master.size)
+    parameters = vector.astype("<f4", copy=False).tobytes()
     return Rendition(
         vector=vector,
         parameters=parameters,
@@ -70,3 +66,16 @@ def render(
         delta=delta,
         delta_bytes=delta_bytes,
     )
+
+
+def _stepped(
+    master: NDArray[np.float32], held: NDArray[np.float32], codec: str, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], bytes] | None:
+    """Return where the encoded step from ``held`` towards ``master`` leads, and that step; None if it overflows."""
+    with np.errstate(over="ignore"):
+        step = master - held
+        if not tensors.is_finite(step):
+            return None
+        encoded = tensors.encode(codec, step, rng)
+        vector = held + tensors.decode(codec, encoded, master.size)
+    return (vector, encoded) if tensors.is_finite(vector) else None

@@ -119,7 +119,7 @@ class Intake:
     def _answer_probe(self, record: DeviceRecord, sender: _Sender) -> list[Command]:
         if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):
             raise Refused("duplicate", "", "accepted before")
-        record.retry += 1
+        self._fleet.refused(record, "retry", "")
         missing = self._uploads.missing(sender.device_id, sender.incarnation, sender.sequence)
         return [self._receipt(sender, "retry", "still wanted", 0.0, missing)]
 

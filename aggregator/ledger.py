@@ -174,6 +174,11 @@ class Ledger:
         server = initial_state(master, self._optimizer)
         return self._publish(record, server, self._evaluate(made.vector), wall, step_norm=0.0, rolled_back_to=target)
 
+    def cleared(self, gone: tuple[Shelf, ...]) -> None:
+        """Forget blobs that are no longer on the broker. The store learns of it with the next version: early enough."""
+        self.shelf = tuple(entry for entry in self.shelf if entry not in gone)
+        self.expired = tuple(entry for entry in self.expired if entry not in gone)
+
     def _rendered(self, server: ServerState, number: int) -> Rendition:
         held = (self.version.version, vector_of(self.version.parameters))
         rng = np.random.default_rng([self._settings.aggregator.seed, number])

@@ -7,6 +7,8 @@ MAX_RETRY_S = 60.0
 BUSY = 0.5
 """Fill of the inbox from which devices are asked to slow down."""
 BUSY_WAIT_S = 10.0
+MAX_REST_S = 86_400.0
+"""However low the wanted rate: a device that is told to come back in a year never does."""
 
 
 class Pace:
@@ -31,4 +33,4 @@ class Pace:
         """Return the rest between a device's receipt and its next training, for ``online`` devices at this load."""
         spread = online / self._target_rate if self._target_rate else 0.0
         congestion = BUSY_WAIT_S * (load - BUSY) / (1.0 - BUSY) if load > BUSY else 0.0
-        return spread + congestion
+        return min(MAX_REST_S, spread + congestion)

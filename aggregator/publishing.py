@@ -1,4 +1,7 @@
-"""Bringing a version to the broker: all chunks first, their PUBACKs, and only then the manifest that names them."""
+"""Bringing a version to the broker: all chunks first, their PUBACKs, and only then the manifest that names them.
+
+After the manifest, blobs that nothing names any more are cleared.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ class Announcer:
         self._under_way: set[str] = set()
         self._manifest = b""
         self._cleanup: tuple[Shelf, ...] = ()
+        self.cleared: tuple[Shelf, ...] = ()
+        """Blobs that the broker was seen to clear; whoever reads this forgets them (see ``take_cleared``)."""
         self.announced = False
         """Whether the broker took the manifest of the current version on this connection."""
         self.deadline: float | None = None
@@ -42,6 +47,7 @@ class Announcer:
         self._under_way.clear()
         self._manifest = manifest
         self._cleanup = cleanup
+        self.cleared = ()
         self.announced = False
         self.deadline = None
         return self._advance()
@@ -56,6 +62,11 @@ class Announcer:
         if error:
             return self._failed(error, now)
         return self._advance()
+
+    def take_cleared(self) -> tuple[Shelf, ...]:
+        """Return the blobs that are gone from the broker since the last call."""
+        cleared, self.cleared = self.cleared, ()
+        return cleared
 
     def link_lost(self) -> None:
         """Forget what was under way: the next connection begins anew."""
@@ -76,37 +87,44 @@ class Announcer:
             token = f"chunk:{self._generation}:{len(self._waiting)}"
             self._under_way.add(token)
             commands.append(Publish(topic=topic, payload=payload, retain=True, token=token))
-        if not self._waiting and not self._under_way:
-            token = self._manifest_token
-            commands.append(Publish(topic=self._topics.current_model, payload=self._manifest, retain=True, token=token))
-        return commands
+        if self._waiting or self._under_way:
+            return commands
+        if self.announced:
+            self.cleared, self._cleanup = self._cleanup, ()
+            return commands
+        token = self._manifest_token
+        return [*commands, Publish(topic=self._topics.current_model, payload=self._manifest, retain=True, token=token)]
 
     def _manifest_done(self, error: str, now: float) -> list[Command]:
         if error:
             return self._failed(error, now)
         self.announced = True
-        return [
-            Publish(topic=self._topics.blob(shelf.digest, index), payload=b"", retain=True)
+        self._waiting = deque(
+            (self._topics.blob(shelf.digest, index), b"")
             for shelf in self._cleanup
             for index in range(shelf.chunk_count)
-        ]
+        )
+        return self._advance()
 
     def _failed(self, error: str, now: float) -> list[Command]:
         self._generation += 1  # whatever else is under way no longer matters
         self._under_way.clear()
         self._waiting.clear()
+        if self.announced:
+            return [Log("warning", f"the broker did not clear old blobs: {error}; trying again with the next version")]
         self.deadline = now + RETRY_S
         return [Log("warning", f"the broker did not take the model: {error}; trying again in {RETRY_S:g} s")]
 
 
 def restock(shelf: tuple[Shelf, ...], fresh: list[Shelf], keep: int) -> tuple[tuple[Shelf, ...], tuple[Shelf, ...]]:
-    """Return the shelf with the ``fresh`` blobs, and those to be cleared because only an older version needs them.
+    """Return the shelf with the ``fresh`` blobs, and those to be cleared because only older versions need them.
 
-    What is to be cleared stays on the shelf until the next version, in case a crash comes before the clearing.
+    What is to be cleared stays on the shelf until it is known to be gone: a newer version or a crash may come between,
+    and nobody else knows its name.
     """
     everything = (*shelf, *fresh)
-    versions = sorted({entry.version for entry in everything})
-    shelved = tuple(entry for entry in everything if entry.version in versions[-keep - 1 :])
-    kept = tuple(entry for entry in shelved if entry.version in versions[-keep:])
+    keepers = set(sorted({entry.version for entry in everything})[-keep:])
+    kept = tuple(entry for entry in everything if entry.version in keepers)
     needed = {entry.digest for entry in kept}
-    return shelved, tuple(entry for entry in shelved if entry not in kept and entry.digest not in needed)
+    expired = tuple(entry for entry in everything if entry.version not in keepers and entry.digest not in needed)
+    return (*expired, *kept), expired

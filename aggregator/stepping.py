@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,12 +41,12 @@ def step(buffer: Buffer, state: ServerState, optimizer: ServerOptimizer, setting
     if state.optimizer != optimizer.name:
         state = initial_state(state.master, optimizer)
     scale = buffer.mean_staleness_weight() if settings.damping else 1.0
-    move, vectors = optimizer.step(buffer.sum.mean(), state.vectors, scale)
     # An overflow gives an infinity, which the gate names; a warning on the console would tell nobody more.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        move, vectors = optimizer.step(buffer.sum.mean(), state.vectors, scale)
         master = (state.master.astype(np.float64) + move).astype(np.float32)
-    server = ServerState(master=master, optimizer=optimizer.name, vectors=vectors)
-    return Step(server=server, norm=float(np.linalg.norm(move)))
+        norm = float(np.linalg.norm(move))
+    return Step(server=ServerState(master=master, optimizer=optimizer.name, vectors=vectors), norm=norm)
 
 
 def objection(candidate: Step, metrics: dict[str, float], current: dict[str, float], settings: EvaluationTable) -> str:
@@ -68,4 +69,6 @@ def _worse_loss(metrics: dict[str, float], current: dict[str, float], settings: 
     new, old = metrics.get("loss"), current.get("loss")
     if not settings.max_loss_ratio or new is None or old is None or new <= old * settings.max_loss_ratio:
         return ""
+    if math.isnan(old):
+        return ""  # the current version is no yardstick, and nothing would ever be better than it
     return f"loss rises from {old:.4g} to {new:.4g}, a factor of {settings.max_loss_ratio:g} is allowed"

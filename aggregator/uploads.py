@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aggregator.admission import Refused
 from protocol.chunks import Assembly
 from protocol.errors import ProtocolError
-from protocol.messages import UpdateChunk
+from protocol.messages import BlobRef, UpdateChunk
 
 MAX_MISSING = 1024
 """So many indices in one receipt; a device that misses more asks again after sending those."""
@@ -25,6 +25,10 @@ class _Upload:
     touched: float
 
 
+def _memory_of(blob: BlobRef) -> int:
+    return blob.total_bytes + blob.chunk_count  # an assembly keeps a byte for every chunk
+
+
 class Uploads:
     """At most one unfinished upload a device: a newer sequence replaces an older one.
 
@@ -37,11 +41,11 @@ class Uploads:
         self._max_total_bytes = max_total_bytes
         self._timeout_s = timeout_s
         self._by_device: OrderedDict[str, _Upload] = OrderedDict()
+        self.total_bytes = 0
+        """Memory promised to the unfinished uploads."""
 
-    @property
-    def total_bytes(self) -> int:
-        """Bytes promised to the unfinished uploads."""
-        return sum(upload.assembly.blob.total_bytes for upload in self._by_device.values())
+    def __len__(self) -> int:
+        return len(self._by_device)
 
     def add(self, device_id: str, chunk: UpdateChunk, now: float) -> bytes | None:
         """Take a chunk in; return the whole update when this completes it.
@@ -55,10 +59,10 @@ class Uploads:
             upload.assembly.add(chunk.index, chunk.data)
             if not upload.assembly.complete:
                 return None
-            del self._by_device[device_id]
+            self._forget(device_id)
             return upload.assembly.result()
         except ProtocolError as exc:
-            self._by_device.pop(device_id, None)
+            self._forget(device_id)
             raise Refused("retry", "bad-chunk", str(exc)) from exc
 
     def missing(self, device_id: str, incarnation: str, sequence: int) -> list[int]:
@@ -72,22 +76,32 @@ class Uploads:
         """Forget uploads that nothing was heard of for the timeout; return how many."""
         old = [d for d, upload in self._by_device.items() if now >= upload.touched + self._timeout_s]
         for device_id in old:
-            del self._by_device[device_id]
+            self._forget(device_id)
         return len(old)
+
+    def _forget(self, device_id: str) -> None:
+        upload = self._by_device.pop(device_id, None)
+        if upload is not None:
+            self.total_bytes -= _memory_of(upload.assembly.blob)
 
     def _upload_for(self, device_id: str, chunk: UpdateChunk, now: float) -> _Upload:
         upload = self._by_device.get(device_id)
         if upload and (upload.incarnation, upload.sequence) == (chunk.incarnation, chunk.sequence):
             if upload.assembly.blob == chunk.blob:
                 return upload
-            raise Refused("rejected", "bad-chunk", "the chunks of one update disagree about the whole")
-        if upload and upload.incarnation == chunk.incarnation and upload.sequence > chunk.sequence:
+            if upload.assembly.blob.digest != chunk.blob.digest:
+                raise Refused("rejected", "bad-chunk", "the chunks of one update disagree about the whole")
+            # The same bytes cut anew: its device came back with another chunk size.
+        elif upload and upload.incarnation == chunk.incarnation and upload.sequence > chunk.sequence:
             raise Refused("retry", "superseded", f"update {upload.sequence} is being sent already")
-        if chunk.blob.total_bytes > min(self._max_update_bytes, self._max_total_bytes):
-            raise Refused("rejected", "oversized", f"{chunk.blob.total_bytes} bytes, {self._max_update_bytes} allowed")
-        self._by_device.pop(device_id, None)
-        while self._by_device and self.total_bytes + chunk.blob.total_bytes > self._max_total_bytes:
-            self._by_device.popitem(last=False)
+        allowed = min(self._max_update_bytes, self._max_total_bytes)
+        if chunk.blob.total_bytes > allowed:
+            raise Refused("rejected", "oversized", f"{chunk.blob.total_bytes} bytes, {allowed} allowed")
+        self._forget(device_id)
+        memory = _memory_of(chunk.blob)
+        while self._by_device and self.total_bytes + memory > self._max_total_bytes:
+            self._forget(next(iter(self._by_device)))
         fresh = _Upload(chunk.incarnation, chunk.sequence, Assembly(chunk.blob), now)
         self._by_device[device_id] = fresh
+        self.total_bytes += memory
         return fresh
