@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -128,6 +129,8 @@ def _fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    # The link logs what it meets; a table in the same terminal shows it as a note, and lines across it help nobody.
+    logging.getLogger().addHandler(logging.NullHandler())
     app(prog_name="fedmq")
 
 

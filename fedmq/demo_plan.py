@@ -17,10 +17,11 @@ MODEL: dict[str, Any] = {
     "outputs": CLASSES,
     "task": "classification",
 }
-TRAINING: dict[str, Any] = {"epochs": 2, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.1}
+TRAINING: dict[str, Any] = {"epochs": 2, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.003}
+"""Found by trying: SGD reaches the same, some fifteen versions later."""
 HOLDOUT = 0.2
 
-FASTEST_S = 0.25
+FASTEST_S = 0.2
 """A training of the fastest device; the slowest takes ``SLOWNESS`` times as long."""
 SLOWNESS = 12.0
 """A phone of today against a microcontroller board of some years ago."""
@@ -28,8 +29,9 @@ CYCLE = 7
 """Habits repeat after so many devices."""
 FROM_FAST_TO_SLOW = (0, 2, 3, 5, 1, 6, 4)
 """The slowest device is always there: it is the one whose updates are stale."""
-SHARE_OF_FLEET = 0.5
-"""A version is made of updates from more than so many of the devices: nobody waits for the slow half."""
+SHARE_OF_FLEET = 0.7
+"""A version is made of updates from so many of the devices, and the slowest are waited for by nobody. Tried by turns:
+versions of only two or three people's updates lean towards these people, and the accuracy jumps up and down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

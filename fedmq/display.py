@@ -51,7 +51,7 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """Print above the table."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
     def show(self, view: FleetView, caption: Caption, elapsed_s: float, now: float) -> None:  # noqa: ARG002 - see Display
         """Draw the table, at most ``REFRESH_PER_S`` times a second."""
@@ -84,7 +84,7 @@ class PlainDisplay:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, view: FleetView, caption: Caption, elapsed_s: float, now: float) -> None:  # noqa: ARG002 - see Display
         """Print a line, every ``PLAIN_EVERY_S`` seconds."""

@@ -13,6 +13,8 @@ AnyStatus: TypeAlias = AggregatorState | AggregatorMetrics | DeviceState | Devic
 
 MAX_DEVICES = 10_000
 """Newcomers beyond are only counted: anybody who may publish could otherwise fill a monitor's memory."""
+RATE_WINDOW_S = 10.0
+"""Over which updates/s are measured: between two metrics of an aggregator there may be none, or ten."""
 MAX_HISTORY = 500
 """Points of the accuracy's history; far more than any terminal has columns."""
 
@@ -59,6 +61,8 @@ class FleetSummary:
     metrics: AggregatorMetrics | None
     history: tuple[tuple[int, float], ...]
     """(version, accuracy), versions ascending."""
+    updates_per_s: float | None
+    """Accepted, over the last ``RATE_WINDOW_S`` seconds; ``None`` until that can be told."""
     states: dict[str, int]
     """Devices by state."""
     devices: int
@@ -93,6 +97,7 @@ class FleetView:
     _metrics: AggregatorMetrics | None = None
     _devices: dict[str, _Device] = field(default_factory=dict)
     _unlisted: int = 0
+    _counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
     _history: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
 
     def observe(self, status: AnyStatus, now: float, *, device_id: str = "", retained: bool = False) -> None:
@@ -106,6 +111,7 @@ class FleetView:
             case AggregatorMetrics():
                 self._metrics = status
                 self._note_accuracy(status)
+                self._note_count(status.updates_accepted, now)
             case DeviceState() | DeviceMetrics():
                 self._note_device(status, device_id, None if retained else now)
 
@@ -117,6 +123,7 @@ class FleetView:
             version=self._version(),
             metrics=self._metrics,
             history=tuple(self._history),
+            updates_per_s=self._rate(),
             states=self._states(),
             devices=len(self._devices),
             unlisted=self._unlisted,
@@ -130,6 +137,7 @@ class FleetView:
         if self._aggregator is not None and self._aggregator.epoch != state.epoch:
             # Another history: its versions cannot be compared with those that we have seen.
             self._history.clear()
+            self._counts.clear()
             self._metrics = None
         self._aggregator = state
 
@@ -139,6 +147,18 @@ class FleetView:
         while self._history and self._history[-1][0] >= metrics.version:
             self._history.pop()  # the same version once more, or a rollback
         self._history.append((metrics.version, metrics.accuracy))
+
+    def _note_count(self, accepted: int, now: float) -> None:
+        self._counts.append((now, accepted))
+        # One measurement from before the window stays: rare metrics give a rate as well.
+        while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_WINDOW_S:  # noqa: PLR2004 - a rate takes two
+            self._counts.popleft()
+
+    def _rate(self) -> float | None:
+        if len(self._counts) < 2 or self._counts[-1][0] <= self._counts[0][0]:  # noqa: PLR2004 - a rate takes two
+            return None
+        (since, before), (until, after) = self._counts[0], self._counts[-1]
+        return max(0, after - before) / (until - since)
 
     def _note_device(self, status: DeviceState | DeviceMetrics, device_id: str, seen_at: float | None) -> None:
         device = self._devices.get(device_id)

@@ -11,7 +11,6 @@ from protocol.messages import DeviceCommand, encode
 
 if TYPE_CHECKING:
     from fedmq.display import Display
-    from fedmq.fleet import DeviceRow
     from fedmq.watcher import Watcher
 
 POLL_S = 0.1
@@ -19,7 +18,10 @@ REPEAT_S = 1.0
 """Who connects between two commands hears the next."""
 METRICS_AGE_S = 2.5
 """So long after the pause, metrics (one a second) tell what was after it."""
+STEADY_S = 6.0
+"""An update that was asked to wait for the next version is sent again within five seconds; it may wait for ever now."""
 AT_REST = frozenset({"idle", "sleeping", "stopped"})
+AT_WORK = frozenset({"training", "fetching", "lost"})
 
 
 class Lookout:
@@ -33,6 +35,8 @@ class Lookout:
         self._request_id = secrets.token_hex(8)
         self._first_pause: float | None = None
         self._next_pause = 0.0
+        self._picture: list[tuple[object, ...]] = []
+        self._steady_since = 0.0
 
     def look(self, elapsed_s: float, note: str) -> None:
         """Take in what comes within ``POLL_S`` and show it."""
@@ -53,12 +57,20 @@ class Lookout:
             self._first_pause = now
 
     def settled(self) -> bool:
-        """Return whether all devices rest with empty outboxes, as their topics say."""
+        """Return whether no update is under way any more, as the topics tell.
+
+        That is so when all devices rest with empty outboxes, or when those that have updates left are told to keep
+        them for the next version, which will not come: then nothing has changed for ``STEADY_S``.
+        """
         now = time.monotonic()
         if self._first_pause is None or now < self._first_pause + METRICS_AGE_S:
             return False
-        return all(_at_rest(row) for row in self._watcher.view.rows(now))
-
-
-def _at_rest(row: DeviceRow) -> bool:
-    return row.state in AT_REST and not row.waiting
+        rows = self._watcher.view.rows(now)
+        picture: list[tuple[object, ...]] = [
+            (row.device_id, row.state in AT_WORK, row.accepted, row.waiting) for row in rows
+        ]
+        if picture != self._picture:
+            self._picture, self._steady_since = picture, now
+        if all(row.state in AT_REST and not row.waiting for row in rows):
+            return True
+        return not any(row.state in AT_WORK for row in rows) and now >= self._steady_since + STEADY_S

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedmq.baseline import Baseline
 
 FLOAT32_BYTES = 4
-BAR = 28
+BAR = 30
 WIDTH = 80
 
 
@@ -57,8 +57,8 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether the run proves what it should."""
-        return self.verdict.holds and not self.stubborn
+        """Whether the run shows what it should."""
+        return self.verdict.holds and not self.stubborn and (self.versions > 0 or self.interrupted)
 
 
 def as_values(outcome: Outcome) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def as_panel(outcome: Outcome) -> RenderableType:
     )
 
 
-def _accuracies(outcome: Outcome) -> Table:
+def _accuracies(outcome: Outcome) -> Group:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
@@ -106,10 +106,9 @@ def _accuracies(outcome: Outcome) -> Table:
         ("federated, no data shared", accuracy, "bold green"),
         ("all data in one place", baseline.central, "bright_black"),
     )
-    grid.add_row(Text(f"accuracy on {outcome.unseen_people} people nobody trained on", "bold"), "", "")
     for name, share, style in rows:
         grid.add_row(Text(name, style), Text(percent_text(share), style), bar(share or 0.0, BAR))
-    return grid
+    return Group(Text(f"accuracy on {outcome.unseen_people} people whom nobody trained on", "bold"), grid)
 
 
 def _figures(outcome: Outcome) -> Group:
@@ -133,12 +132,14 @@ def _proof(outcome: Outcome) -> Group:
         struck += f", {outcome.kills['broker']} the broker" if outcome.kills.get("broker") else ""
         lines.append(Text(f"{total} times SIGKILL: {struck}", "bold"))
     sums = f"made {verdict.created} = accepted {verdict.accepted} + refused {verdict.refused}"
-    sums += f" + given up {verdict.dropped} + still waiting {verdict.waiting}"
+    sums += f" + given up {verdict.dropped} + waiting {verdict.waiting}"
     lines += [Text.assemble(("devices     ", "bright_black"), sums)]
     taken = f"took in {verdict.taken_in}, each once; folded {verdict.folded} of them"
     if verdict.taken_in > verdict.accepted:
         taken += f" ({verdict.taken_in - verdict.accepted} of the waiting)"
     lines += [Text.assemble(("aggregator  ", "bright_black"), taken)]
+    if not outcome.versions and not outcome.interrupted:
+        lines.append(Text("✘ no version was made: use --keep DIR, and see the logs there", "bold red"))
     if verdict.holds:
         lines.append(Text("✔ nothing lost, nothing counted twice: the books of both ends agree", "bold green"))
     else:
@@ -151,17 +152,17 @@ def _proof(outcome: Outcome) -> Group:
 def where_next(kept: str | None) -> Text:
     """Return where a newcomer may go from here."""
     steps = [
-        ("fedmq init my-fleet", "writes commented configurations of an aggregator and an agent"),
+        ("fedmq demo --chaos", "the same, while everything gets killed"),
+        ("fedmq init my-fleet", "commented configurations for a fleet of your own"),
         ("fedmq monitor --help", "this table for any running federation"),
-        ("fedmq demo --chaos", "the same, while everything is killed again and again"),
     ]
     text = Text("where to go next\n", style="bold")
     if kept:
-        text.append(f"  {'state, logs, configuration':<28}{kept}\n", style="none")
+        text.append(f"  {'state and logs':<24}{kept}\n", style="none")
     for command, purpose in steps:
-        text.append(f"  {command:<28}", style="cyan not bold")
+        text.append(f"  {command:<24}", style="cyan not bold")
         text.append(f"{purpose}\n", style="not bold")
-    text.append(f"  {'docs/architecture.md':<28}", style="cyan not bold")
+    text.append(f"  {'docs/architecture.md':<24}", style="cyan not bold")
     text.append("how it works, and why", style="not bold")
     return text
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fedmq.chart import bar, columns
 from fedmq.fleet import DeviceRow, FleetSummary
-from fedmq.units import bytes_text, count_text, percent_text, seconds_text
+from fedmq.units import bytes_text, count_text, percent_text, rate_text, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Cell: TypeAlias = Callable[[DeviceRow], Text | str]
+"""A plain string is markup to rich: whatever comes from the network has to be a ``Text``."""
 Align: TypeAlias = Literal["left", "right"]
 
 STATE_STYLES = {
@@ -35,6 +36,8 @@ STATE_STYLES = {
 }
 STATE_SIGNS = {"training": "●", "fetching": "↓", "reporting": "↑", "idle": "○", "sleeping": "☾", "stopped": "■"}
 CHART_LINES = 4
+FIGURES_WIDTH = 54
+"""Of the header, beside the chart: enough for six-digit counts."""
 MAX_WIDTH = 150
 """A table that is stretched further is harder to read, not easier."""
 FAR_BEHIND = 3
@@ -90,8 +93,8 @@ def plain_line(summary: FleetSummary, elapsed_s: float) -> str:
     if summary.accuracy is not None:
         parts.append(f"accuracy {percent_text(summary.accuracy)}")
     if metrics is not None:
-        parts.append(f"updates {metrics.updates_accepted} ({metrics.updates_per_s:.1f}/s)")
-    parts.append(f"{summary.connected} of {summary.devices} devices connected")
+        parts.append(f"updates {metrics.updates_accepted} ({rate_text(summary.updates_per_s)})")
+    parts.append(f"{summary.connected} of {summary.devices} devices up")
     return "   ".join(parts)
 
 
@@ -107,7 +110,7 @@ def waiting_text(summary: FleetSummary) -> str:
 
 
 def _header(summary: FleetSummary, caption: Caption, width: int) -> Panel:
-    chart_width = min(60, max(16, width - 50))
+    chart_width = min(60, max(16, width - FIGURES_WIDTH))
     accuracies = [accuracy for _, accuracy in summary.history]
     chart = columns(accuracies, chart_width, CHART_LINES, reference=caption.reference)
     grid = Table.grid(padding=(0, 1), expand=True)
@@ -136,10 +139,10 @@ def _figures(summary: FleetSummary, caption: Caption) -> list[Text]:
         accuracy.append(f"  {caption.reference_name} {percent_text(caption.reference)}", style="yellow")
     updates = Text.assemble(_label("updates"), count_text(metrics.updates_accepted if metrics else None))
     if metrics is not None:
-        updates.append(f"  {metrics.updates_per_s:.1f}/s   ", style="bright_black")
+        updates.append(f"  {rate_text(summary.updates_per_s)}   ", style="bright_black")
         updates.append(_buffer(metrics.updates_buffered, metrics.buffer_goal))
     version = Text.assemble(_label("version"), (count_text(summary.version), "bold"))
-    version.append(f"  {summary.connected} of {summary.devices} devices connected", style="bright_black")
+    version.append(f"  {summary.connected} of {summary.devices} devices up", style="bright_black")
     return [version, accuracy, updates, Text.assemble(_label("broker"), caption.broker)]
 
 
@@ -197,7 +200,7 @@ def _accuracy_bar(row: DeviceRow) -> Text:
 
 
 _COLUMNS = (
-    _Column(title="device", cell=lambda row: row.device_id, align="left"),
+    _Column(title="device", cell=lambda row: Text(row.device_id), align="left"),
     _Column(title="state", cell=_state, align="left"),
     _Column(title="version", cell=lambda row: count_text(row.version)),
     _Column(title="behind", cell=_behind),

@@ -19,6 +19,11 @@ def percent_text(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.1f} %"
 
 
+def rate_text(per_second: float | None) -> str:
+    """Return a rate with one decimal."""
+    return UNKNOWN if per_second is None else f"{per_second:.1f}/s"
+
+
 def seconds_text(seconds: float | None) -> str:
     """Return a duration in the unit that suits it: ``0.4 s``, ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
     if seconds is None:

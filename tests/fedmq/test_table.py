@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from fedmq.chart import bar, columns, resample
+from fedmq.fleet import FleetView
+from fedmq.table import Caption, fleet_table, plain_line, waiting_text
+from fedmq.units import bytes_text, count_text, percent_text, seconds_text
+from protocol.status import AggregatorMetrics, AggregatorState, DeviceMetrics, DeviceState
+
+STATES = ("idle", "fetching", "training", "reporting", "sleeping", "stopped", "lost")
+CAPTION = Caption(
+    broker="mosquitto at 127.0.0.1:41875", note="watch-2 was killed", reference=0.67, reference_name="alone"
+)
+
+
+def busy_view(devices: int = 7) -> FleetView:
+    view = FleetView("demo")
+    view.observe(AggregatorState(federation="demo", epoch="e" * 16, instance="x", status="online", version=1234), 0.0)
+    for version in range(0, 1235, 10):
+        metrics = AggregatorMetrics(
+            version=version, accuracy=min(0.8, version / 500), updates_accepted=12345, updates_per_s=123.4,
+            updates_buffered=3, buffer_goal=4,
+        )  # fmt: skip
+        view.observe(metrics, 0.0)
+    for number in range(devices):
+        name = f"watch-{number + 1}"
+        state = DeviceState(device_id=name, state=STATES[number % 7], version=1234 - number)  # type: ignore[arg-type]
+        view.observe(state, 0.0, device_id=name)
+        metrics_of_device = DeviceMetrics(
+            trainings=9, updates_accepted=1234, updates_stale=12, update_bytes=3678, bytes_sent=12_345_678,
+            training_s=12.3, num_examples=12_345, holdout_accuracy=0.934,
+        )  # fmt: skip
+        view.observe(metrics_of_device, 0.0, device_id=name)
+    return view
+
+
+def drawn(view: FleetView, width: int, height: int = 40, caption: Caption = CAPTION) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, color_system=None)
+    console.print(fleet_table(view.summary(), view.rows(1.0), caption, width=width, height=height))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 88, 92, 100, 110, 120, 126, 130, 140, 200])
+def test_nothing_is_cut_off_at_any_width(width: int) -> None:
+    text = drawn(busy_view(), width)
+
+    assert "…" not in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    assert "watch-7" in text
+    assert "80.0 %" in text
+    assert "alone 67.0 %" in text
+    assert "watch-2 was killed" in text
+    for state in STATES:
+        assert state in text
+
+
+def test_wide_terminals_show_more() -> None:
+    assert "refused" not in drawn(busy_view(), 80)
+    assert "refused" in drawn(busy_view(), 100)
+    assert "12.3 MB" in drawn(busy_view(), 140)
+
+
+def test_a_fleet_taller_than_the_terminal_is_summed_up() -> None:
+    text = drawn(busy_view(100), 100, height=24)
+
+    assert len(text.splitlines()) <= 24
+    assert "more" in text.splitlines()[-1]
+
+
+def test_nothing_there_says_what_is_waited_for() -> None:
+    view = FleetView("plant-3")
+    assert "waiting for federation 'plant-3'" in drawn(view, 80, caption=Caption(broker="b:1"))
+
+    view.observe(DeviceState(device_id="a", state="idle"), 0.0, device_id="a")
+    assert "waiting for the aggregator" in waiting_text(view.summary())
+
+    view.observe(AggregatorState(federation="plant-3", epoch="e" * 16, instance="x", status="offline"), 0.0)
+    assert "offline" in waiting_text(view.summary())
+
+
+def test_text_from_the_network_is_no_markup() -> None:
+    view = FleetView("demo")
+    view.observe(DeviceState(device_id="a", state="idle"), 0.0, device_id="[red]a[/red]")
+
+    assert "[red]a[/red]" in drawn(view, 100)
+
+
+def test_a_pipe_gets_a_line() -> None:
+    line = plain_line(busy_view().summary(), 12.0)
+
+    assert "\n" not in line
+    assert "version 1,230" in line or "version 1,234" in line
+    assert "accuracy 80.0 %" in line
+
+
+def test_a_chart_rises_and_shows_the_reference() -> None:
+    lines = [line.plain for line in columns([0.0, 0.25, 0.5, 1.0], 6, 4, reference=0.6)]
+
+    assert lines == ["   █  ", "╌╌╌█╌╌", "  ██  ", " ███  "]
+
+
+def test_long_series_keep_their_ends() -> None:
+    assert resample(list(range(100)), 5) == [0, 25, 50, 74, 99]
+    assert resample([1.0, 2.0], 5) == [1.0, 2.0]
+    assert resample([1.0, 2.0], 1) == [2.0]
+
+
+def test_bars_are_as_wide_as_asked() -> None:
+    assert [len(bar(share, 10).plain) for share in (-1.0, 0.0, 0.55, 1.0, 2.0)] == [10] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (count_text(None), "-"),
+        (count_text(1234567), "1,234,567"),
+        (percent_text(0.8049), "80.5 %"),
+        (seconds_text(0.44), "0.4 s"),
+        (seconds_text(119.0), "119 s"),
+        (seconds_text(7200.0), "2 h"),
+        (seconds_text(86400.0 * 3), "3 d"),
+        (bytes_text(999), "999 B"),
+        (bytes_text(3678), "3.7 kB"),
+        (bytes_text(123_456_789), "123 MB"),
+        (bytes_text(5_000_000_000_000), "5000 GB"),
+    ],
+)
+def test_numbers_are_readable(text: str, expected: str) -> None:
+    assert text == expected
