@@ -107,9 +107,8 @@ def wait_for_version(watcher: Watcher, version: int, programs: Sequence[Program]
 
 def export(file: Path, version: int, to: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return a version's parameter vector, as ``fedmq-aggregator export`` writes it."""
-    subprocess.run(
-        [command("fedmq-aggregator"), "export", str(version), "--to", str(to), "--config", str(file)], check=True
-    )
+    arguments = [command("fedmq-aggregator"), "export", str(version), "--to", str(to), "--config", str(file)]
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
     with np.load(to) as archive:
         vector: np.ndarray[Any, np.dtype[np.float32]] = archive["parameters"]
         return vector
