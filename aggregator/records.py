@@ -127,7 +127,6 @@ class Restored:
     epoch: str
     store_id: str
     """Identity of the store: the name of our session at the broker."""
-    previous_instance: str
     version: VersionRecord
     server: ServerState
     journal: tuple[JournalEntry, ...] = ()

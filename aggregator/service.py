@@ -77,7 +77,6 @@ class Service:
         self._store_retry_s = STORE_RETRY_MIN_S
         restored = store.restore()
         self._core = AggregatorCore(settings, prepared.model, restored, self._instance, prepared.evaluate)
-        self._note_instance()
         federation = settings.aggregator.federation
         self._snapshots = SnapshotKeeper(prepared.state_dir, federation, restored.store_id, prepared.model)
         self._snapshots.note(restored.version, restored.shelf)
@@ -255,13 +254,6 @@ class Service:
     def _kept_parameters(self, version: int) -> bytes:
         with open_registry(self._prepared.state_dir) as registry:
             return registry.parameters(version)
-
-    def _note_instance(self) -> None:
-        try:
-            self._store.note_instance(self._instance)
-        except StoreError as exc:
-            # The name only saves the next start a few seconds of asking around; a full disk is met soon enough.
-            log.warning(f"cannot store: {exc}")
 
     def _figures(self, now: float) -> ShellFigures:
         return ShellFigures(

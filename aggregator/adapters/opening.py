@@ -122,7 +122,7 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
     except KeyError as exc:
         raise StoreDamaged(f"{path}: {exc} is missing") from exc
     # Reading it all once, now: whatever is broken is found while something can be done about it.
-    restored(db, "")
+    restored(db)
 
 
 def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None:

@@ -19,21 +19,20 @@ def read_meta(db: sqlite3.Connection) -> dict[str, str | bytes]:
     return dict(db.execute("SELECT key, value FROM meta").fetchall())
 
 
-def restored(db: sqlite3.Connection, previous_instance: str) -> Restored:
+def restored(db: sqlite3.Connection) -> Restored:
     """Return all that a core starts from; raise ``StoreDamaged`` when the content makes no sense, ``sqlite3.Error``."""
     try:
-        return _restored(db, read_meta(db), previous_instance)
+        return _restored(db, read_meta(db))
     except (KeyError, IndexError, TypeError, ValueError, msgspec.MsgspecError) as exc:
         raise StoreDamaged(f"the store does not hold what belongs there: {type(exc).__name__}: {exc}") from exc
 
 
-def _restored(db: sqlite3.Connection, meta: dict[str, str | bytes], previous_instance: str) -> Restored:
+def _restored(db: sqlite3.Connection, meta: dict[str, str | bytes]) -> Restored:
     version = _current_version(db)
     journal = db.execute(f"SELECT {CONTRIBUTION_COLUMNS}, codec, delta FROM journal ORDER BY position")  # noqa: S608 - a constant of ours
     return Restored(
         epoch=_text(meta["epoch"]),
         store_id=_text(meta["store_id"]),
-        previous_instance=previous_instance,
         version=version,
         server=_server(db, meta, version),
         journal=tuple(journal_entry_of(row) for row in journal),

@@ -41,17 +41,16 @@ class Store:
         self._db = db
         self._lock = lock
         self._limits = limits
-        self._previous_instance = self._read_instance()
         self._touched: int = db.execute("SELECT coalesce(max(touched), 0) FROM sequences").fetchone()[0]
 
     def restore(self) -> Restored:
         """Return what the last successful transaction left; raise ``StoreError`` when it cannot be read."""
         try:
-            return restored(self._db, self._previous_instance)
+            return restored(self._db)
         except sqlite3.Error:
             self._reconnect()
         try:
-            return restored(self._db, self._previous_instance)
+            return restored(self._db)
         except sqlite3.Error as exc:
             raise translated(exc, self.path) from exc
 
@@ -62,13 +61,6 @@ class Store:
         """
         if commands:
             self._transact(commands)
-
-    def note_instance(self, instance: str) -> None:
-        """Remember the process that works on this store from now on; ``restore`` goes on to tell the one before."""
-        try:
-            self._put_meta("instance", instance)
-        except sqlite3.Error as exc:
-            raise translated(exc, self.path) from exc
 
     def size_bytes(self) -> int:
         """Return the size of the database with its log."""
@@ -105,13 +97,6 @@ class Store:
             self._db = connect(self.path)
         except sqlite3.Error as exc:
             raise translated(exc, self.path) from exc
-
-    def _read_instance(self) -> str:
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
-        return str(row[0]) if row else ""
-
-    def _put_meta(self, key: str, value: str) -> None:
-        put_meta(self._db, {key: value})
 
 
 class _Transaction:
@@ -227,7 +212,7 @@ def put_meta(db: sqlite3.Connection, values: dict[str, str | bytes]) -> None:
 
 def initial_meta(counters: Counters) -> dict[str, str | bytes]:
     """Return the values of ``meta`` that every later transaction keeps up."""
-    return {"counters": _encode_record(counters), "withdrawn": "[]", "shelf": "[]", "instance": ""}
+    return {"counters": _encode_record(counters), "withdrawn": "[]", "shelf": "[]"}
 
 
 __all__ = ["MAX_INCARNATIONS", "Store", "StoreError", "initial_meta", "put_meta", "save_version"]

@@ -27,7 +27,7 @@ class Store:
     def __init__(self, settings: AggregatorSettings) -> None:
         version, server, shelf = first_version(settings, build(settings.model), created=0.0)
         self.restored = Restored(
-            epoch="e" * 16, store_id="5" * 16, previous_instance="", version=version, server=server, shelf=shelf
+            epoch="e" * 16, store_id="5" * 16, version=version, server=server, shelf=shelf
         )
         self.versions: list[VersionRecord] = [version]
         self.aggregations: list[Aggregation] = []
@@ -88,7 +88,6 @@ class AggregatorProcess:
         self.alive = True
         instance = f"{self.world.rng.getrandbits(64):016x}"
         self.core = self._core(instance)
-        self.store.restored = replace(self.store.restored, previous_instance=instance)
         name = f"aggregator-{self.store.restored.store_id}"
         self.link = Link(self.world, self.broker, name, self._guarded)
         self.link.start(self.core.will, persistent=True)
