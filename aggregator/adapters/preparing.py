@@ -15,6 +15,7 @@ from aggregator.adapters.timers import CronLine
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import render, vector_of
 from aggregator.ledger import first_version, record_of, shelf_of
+from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
 from models import Model, PlanError, SpecError, TrainingPlan, build
@@ -78,6 +79,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     if codec not in tensors.CODECS:
         known = ", ".join(sorted(tensors.CODECS))
         raise ConfigurationError(f"participation.codec is {codec!r}; allowed are {known}")
+    check_manifest_fits(settings, model)
     read_password(settings.broker.password_file)
     return Prepared(settings=settings, model=model, evaluate=evaluator_of(settings.evaluation.path, model))
 
