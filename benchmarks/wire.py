@@ -19,6 +19,7 @@ from benchmarks.support.proxy import CountingProxy
 from benchmarks.support.report import Options, Row, Target, progress, run
 from benchmarks.support.watcher import Watcher
 from models import build
+from protocol import tensors
 from protocol.messages import decode_manifest
 
 DEVICES = 10
@@ -100,7 +101,9 @@ def _synthetic(inputs: int, classes: int) -> list[Part]:
 def _rows(name: str, spec: Mapping[str, Any], codec: str, counted: Traffic) -> list[Row]:
     raw = 4.0 * build(spec).layout.size
     bound = {"int8": Target(0.27, of_ratio=True)}
+    delta = float(tensors.CODECS[codec].length(build(spec).layout.size))
     figures = [
+        ("encoded delta alone", delta, None),
         ("device to broker, per update", counted.device_up, bound.get(codec)),
         ("broker to device, per version", counted.device_down, None),
         ("broker to aggregator, per update", counted.aggregator_down, None),
