@@ -101,7 +101,8 @@ def _synthetic(inputs: int, classes: int) -> list[Part]:
 def _rows(name: str, spec: Mapping[str, Any], codec: str, counted: Traffic) -> list[Row]:
     raw = 4.0 * build(spec).layout.size
     bound = {"int8": Target(0.27, of_ratio=True)}
-    delta = float(tensors.CODECS[codec].length(build(spec).layout.size))
+    zeros = np.zeros(build(spec).layout.size, dtype=np.float32)
+    delta = float(len(tensors.encode(codec, zeros, np.random.default_rng(0))))
     figures = [
         ("encoded delta alone", delta, None),
         ("device to broker, per update", counted.device_up, bound.get(codec)),
