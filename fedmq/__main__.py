@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -64,7 +65,7 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
         print(json.dumps(as_values(outcome)))  # noqa: T201 - a command line talks
     else:
         console.print(as_panel(outcome))
-        console.print(where_next(str(keep) if keep else None), highlight=False)
+        console.print(where_next(_program(), str(keep) if keep else None), highlight=False, soft_wrap=True)
     if not outcome.good:
         raise typer.Exit(EXIT_FAILED)
     if outcome.interrupted:
@@ -120,6 +121,14 @@ def init(
     print(f"  fedmq-aggregator run --config {aggregator}")  # noqa: T201 - a command line talks
     print(f"  fedmq-agent run --config {agent}")  # noqa: T201 - a command line talks
     print("  fedmq monitor")  # noqa: T201 - a command line talks
+
+
+def _program() -> str:
+    """Return how this command is called from here: a newcomer's environment is not on the PATH."""
+    if shutil.which("fedmq"):
+        return "fedmq"
+    path = Path(sys.executable).parent / "fedmq"
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _fail(message: str, code: int = EXIT_FAILED) -> NoReturn:

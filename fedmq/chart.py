@@ -43,7 +43,7 @@ def columns(values: Sequence[float], width: int, height: int, *, reference: floa
     return lines
 
 
-def bar(share: float, width: int) -> Text:
+def bar(share: float, width: int, style: str = "green") -> Text:
     """Return a thin horizontal bar of ``width`` characters, of which the share (0 to 1) is lit."""
     lit = round(min(max(share, 0.0), 1.0) * width)
-    return Text.assemble(("━" * lit, "green"), ("━" * (width - lit), "bright_black"))
+    return Text.assemble(("━" * lit, style), ("╌" * (width - lit), "bright_black"))

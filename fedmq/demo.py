@@ -16,7 +16,7 @@ from fedmq.baseline import measure
 from fedmq.books import BooksError, aggregator_books, all_device_books
 from fedmq.chaos import AGGREGATOR, BROKER, Strike, strikes
 from fedmq.demo_data import UNSEEN_PEOPLE, DemoDataError, divide, load_recordings, people_as_samples
-from fedmq.demo_plan import FEDERATION, plan_fleet
+from fedmq.demo_plan import FEDERATION, SLOWNESS, plan_fleet
 from fedmq.lookout import Lookout
 from fedmq.outcome import Outcome
 from fedmq.processes import ChildDiedError
@@ -28,7 +28,7 @@ from fedmq.workshop import FolderError, Workshop, prepare_folder
 from protocol.link import BrokerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fedmq.baseline import Baseline
     from fedmq.demo_data import Samples
@@ -92,18 +92,11 @@ class Demo:
             broker, settings = self._broker(stack, folder)
             workshop = Workshop(folder, self._federation)
             workshop.write(cast.plans, cast.fleet, cast.unseen, settings.host, settings.port)
-            agents = {plan.name: workshop.agent(plan.name) for plan in cast.plans}
-            stage = Stage(agents, workshop.aggregator(), broker)
+            stage = Stage({plan.name: workshop.agent(plan.name) for plan in cast.plans}, workshop.aggregator(), broker)
             stack.callback(stage.kill_all)  # whatever happens; after a good end there is nobody left
-            watcher = Watcher(settings, self._federation)
-            # Before the watcher's thread: see Child about threads and children.
-            stage.start_aggregator()
-            watcher.start()
-            stack.callback(watcher.stop)
             address = f"{settings.host}:{settings.port}"
-            kind = broker.kind if broker is not None else address
-            place = f"{kind} at {address}" if broker is not None else address
-            lookout = Lookout(watcher, self._display, place, cast.baseline.alone_mean)
+            lookout = self._lookout(stack, settings, cast, f"{broker.kind} at {address}" if broker else address)
+            stage.start_aggregator()
             fleet_s, stubborn = self._play(stage, self._timeline(cast, broker), lookout)
             books = aggregator_books(workshop.aggregator_state())
             return Outcome(
@@ -114,12 +107,18 @@ class Demo:
                 unseen_people=len(UNSEEN_PEOPLE),
                 fleet_s=fleet_s,
                 wall_s=time.monotonic() - begun,
-                broker=kind,
+                broker=broker.kind if broker else address,
                 kills=dict(stage.kills),
                 chaos=self._options.chaos,
                 interrupted=self._interrupted(),
                 stubborn=tuple(stubborn),
             )
+
+    def _lookout(self, stack: ExitStack, settings: BrokerSettings, cast: _Cast, broker: str) -> Lookout:
+        watcher = Watcher(settings, self._federation)
+        watcher.start()
+        stack.callback(watcher.stop)
+        return Lookout(watcher, self._display, broker, cast.baseline.alone_mean)
 
     def _folder(self, stack: ExitStack) -> Path:
         if self._options.keep is not None:
@@ -130,9 +129,7 @@ class Demo:
         recordings = load_recordings()
         fleet = divide(recordings, self._options.devices)
         unseen = people_as_samples(recordings, UNSEEN_PEOPLE, "unseen")
-        self._display.say(
-            f"{len(fleet)} devices with data of their own; {len(UNSEEN_PEOPLE)} people are kept apart for evaluation"
-        )
+        self._display.say(_introduction(fleet, self._options))
         baseline = measure(fleet, unseen)
         plans = plan_fleet([samples.name for samples in fleet], self._options.seconds)
         return _Cast(plans=plans, fleet=fleet, unseen=unseen, baseline=baseline)
@@ -180,3 +177,16 @@ class Demo:
             now_s = time.monotonic() - begun
             stage.tick(line, now_s)
             lookout.look(now_s, "no new trainings; outboxes drain ...")
+
+
+def _introduction(fleet: Sequence[Samples], options: Options) -> str:
+    # Short lines: the terminal may have only 80 columns.
+    lines = [
+        f"Which shoulder exercise is it? {len(fleet)} smartwatches learn to tell, each from recordings",
+        f"that never leave it; {len(UNSEEN_PEOPLE)} people of whom none has data measure how well they do.",
+        f"Every watch is a process. The slowest is {SLOWNESS:.0f} times slower than the fastest; they",
+        "join late, sleep, leave, and come back.",
+    ]
+    if options.chaos:
+        lines.append(f"All of them, aggregator and broker too, are killed at random (seed {options.seed}).")
+    return "\n".join(lines)

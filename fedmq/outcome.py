@@ -104,10 +104,10 @@ def _accuracies(outcome: Outcome) -> Group:
     rows = (
         ("one device alone (mean)", baseline.alone_mean, "yellow"),
         ("federated, no data shared", accuracy, "bold green"),
-        ("all data in one place", baseline.central, "bright_black"),
+        ("all data in one place", baseline.central, "cyan"),
     )
     for name, share, style in rows:
-        grid.add_row(Text(name, style), Text(percent_text(share), style), bar(share or 0.0, BAR))
+        grid.add_row(Text(name, style), Text(percent_text(share), style), bar(share or 0.0, BAR, style))
     return Group(Text(f"accuracy on {outcome.unseen_people} people whom nobody trained on", "bold"), grid)
 
 
@@ -149,21 +149,22 @@ def _proof(outcome: Outcome) -> Group:
     return Group(*lines)
 
 
-def where_next(kept: str | None) -> Text:
-    """Return where a newcomer may go from here."""
+def where_next(program: str, kept: str | None) -> Text:
+    """Return where a newcomer may go from here; ``program`` is how the command is called here."""
     steps = [
-        ("fedmq demo --chaos", "the same, while everything gets killed"),
-        ("fedmq init my-fleet", "commented configurations for a fleet of your own"),
-        ("fedmq monitor --help", "this table for any running federation"),
+        (f"{program} demo --chaos", "the same, while everything gets killed"),
+        (f"{program} init my-fleet", "commented configurations for a fleet of your own"),
+        (f"{program} monitor --help", "this table for any running federation"),
+        ("docs/architecture.md", "how it works, and why"),
     ]
+    column = max(len(command) for command, _ in steps) + 2
     text = Text("where to go next\n", style="bold")
     if kept:
-        text.append(f"  {'state and logs':<24}{kept}\n", style="none")
+        steps.insert(0, (kept, "state, logs and configuration of this run"))
     for command, purpose in steps:
-        text.append(f"  {command:<24}", style="cyan not bold")
+        text.append(f"  {command:<{column}}", style="cyan not bold")
         text.append(f"{purpose}\n", style="not bold")
-    text.append(f"  {'docs/architecture.md':<24}", style="cyan not bold")
-    text.append("how it works, and why", style="not bold")
+    text.rstrip()
     return text
 
 

@@ -68,7 +68,8 @@ class Stage:
         match action.kind:
             case "join" | "return":
                 self._start(target)
-                self._tell(now_s, f"{target} {'joins' if action.kind == 'join' else 'is back'}")
+                if action.at_s > 0:  # who is there from the beginning is no news
+                    self._tell(now_s, f"{target} {'joins' if action.kind == 'join' else 'is back'}")
             case "leave":
                 self._leave(target)
                 self._tell(now_s, f"{target} is switched off")
@@ -95,5 +96,4 @@ class Stage:
         self._children[target].terminate()
 
     def _tell(self, now_s: float, text: str) -> None:
-        if now_s > 0:
-            self._news = [*self._news[-2:], (now_s, text)]
+        self._news = [*self._news[-2:], (now_s, text)]
