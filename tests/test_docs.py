@@ -1,0 +1,311 @@
+"""The documents say what the code does: names, defaults, bounds, worked examples and links are compared with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+from msgspec import Struct
+
+from aggregator.__main__ import app as aggregator_app
+from aggregator.configuration import AggregatorSettings
+from device_agent.__main__ import _parser as agent_parser
+from device_agent.settings import AgentSettings
+from fedmq.__main__ import app as fedmq_app
+from models import TrainingPlan, build
+from models.spec import NetworkSpec
+from protocol import messages, status, tensors
+from protocol.sampling import participates
+from protocol.settings import expectation
+from protocol.topics import Topics, shard
+from tests.support.foreign_device import train
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "systemd").glob("*.md")])
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+FILES: dict[str, type[Struct]] = {"agent.toml": AgentSettings, "aggregator.toml": AggregatorSettings}
+PLAINER = {"`f32`, `f16` or `int8`": set(tensors.CODECS), "a text, or a list of texts": set()}
+"""Types that are told in plainer words than those of the error messages, with the words that must be in them."""
+
+
+# -- configuration.md ----------------------------------------------------------------------------------------------
+
+
+def tables(settings: type[Struct]) -> dict[str, type[Struct]]:
+    return {field.name: field.type for field in msgspec.structs.fields(settings) if is_struct(field.type)}
+
+
+def is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands between a heading and the next of its level or above."""
+    level = heading.partition(" ")[0]
+    assert f"\n{heading}\n" in text, f"no heading {heading!r}"
+    after = text.split(f"\n{heading}\n", 1)[1]
+    return re.split(rf"\n#{{1,{len(level)}}} ", after, maxsplit=1)[0]
+
+
+def documented_rows(text: str) -> dict[str, list[str]]:
+    rows = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| `"):
+            rows[cells[0].strip("` ")] = cells
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("file", "table"), [(file, table) for file, settings in FILES.items() for table in tables(settings)]
+)
+def test_every_key_is_documented_with_its_type_and_default(file: str, table: str) -> None:
+    where = "agent.toml" if table == "broker" else file
+    rows = documented_rows(section(section(CONFIGURATION, f"## {where}"), f"### `[{table}]`"))
+    fields = msgspec.structs.fields(tables(FILES[file])[table])
+    assert list(rows) == [field.name for field in fields]
+    for field in fields:
+        _, kind, default, _ = rows[field.name]
+        if kind in PLAINER:
+            assert all(word in kind for word in PLAINER[kind])
+        else:
+            assert kind == expectation(field.type), f"{file}: {table}.{field.name}"
+        documented = None if default == "required" else tomllib.loads(f"x = {default.strip('`')}")["x"]
+        assert documented == (None if field.required else field.default), f"{file}: {table}.{field.name}"
+
+
+def test_every_table_is_documented() -> None:
+    for file, settings in FILES.items():
+        names = {field.name for field in msgspec.structs.fields(settings)} - (
+            {"broker"} if file != "agent.toml" else set()
+        )
+        assert set(re.findall(r"^### `\[(\w+)\]`$", section(CONFIGURATION, f"## {file}"), re.MULTILINE)) == names
+
+
+# -- protocol.md: messages -----------------------------------------------------------------------------------------
+
+SECTIONS: dict[type[Struct], str] = {
+    messages.Manifest: "### manifest",
+    messages.BlobRef: "### blob reference",
+    messages.DeltaRef: "### delta reference",
+    messages.Participation: "### participation",
+    messages.ModelUpdate: "### update",
+    messages.UpdateChunk: "### chunk",
+    messages.UpdateProbe: "### probe",
+    messages.Receipt: "### receipt",
+    messages.DeviceCommand: "### command",
+    status.DeviceState: "### device state",
+    status.DeviceMetrics: "### device metrics",
+    status.AggregatorState: "### aggregator state",
+    status.AggregatorClaim: "### aggregator claim",
+    status.AggregatorMetrics: "### aggregator metrics",
+}
+
+
+def public_structs() -> set[type[Struct]]:
+    found = {value for module in (messages, status) for value in vars(module).values() if is_struct(value)}
+    return {kind for kind in found if kind is not Struct and not kind.__name__.startswith("_")}
+
+
+def test_every_message_has_a_section() -> None:
+    assert public_structs() == set(SECTIONS)
+
+
+@pytest.mark.parametrize("kind", SECTIONS, ids=lambda kind: kind.__name__)
+def test_every_field_of_a_message_is_named_and_no_other(kind: type[Struct]) -> None:
+    text = section(PROTOCOL, SECTIONS[kind])
+    named = {name for line in text.splitlines() if line.startswith("| `") for name in names_in(line)}
+    assert named - {"type"} == {field.encode_name for field in msgspec.structs.fields(kind)}
+    tag = kind.__struct_config__.tag
+    if tag is not None:
+        assert f'| `type` | `"{tag}"` |' in text
+
+
+def names_in(line: str) -> list[str]:
+    return re.findall(r"`(\w+)`", line.strip("|").split(" | ")[0])
+
+
+def test_required_status_fields_have_their_mark() -> None:
+    for kind in (status.DeviceState, status.AggregatorState, status.AggregatorClaim):
+        lines = section(PROTOCOL, SECTIONS[kind]).splitlines()
+        marked = {names_in(line)[0] for line in lines if line.startswith("| `") and "` * |" in line}
+        assert marked == {field.name for field in msgspec.structs.fields(kind) if field.required}
+
+
+def test_every_choice_and_code_is_named() -> None:
+    choices = [messages.ReceiptStatus, messages.CommandAction, status.WorkName]
+    for choice in choices:
+        for value in get_args(choice):
+            assert f"`{value}`" in PROTOCOL
+    source = "".join(path.read_text() for path in (ROOT / "aggregator").glob("*.py"))
+    codes = set(re.findall(r'Refused\(\s*"(\w+)",\s*"([\w-]+)"', source))
+    assert codes
+    assert {(cells[0].strip("` "), cells[1]) for cells in code_rows()} == {(code, verdict) for verdict, code in codes}
+
+
+def code_rows() -> Iterator[list[str]]:
+    for line in section(PROTOCOL, "## Receipts").splitlines():
+        if re.match(r"\| `[a-z-]+` \| (rejected|retry|stale) \|", line):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_every_topic_is_named() -> None:
+    topics = Topics("F")
+    digest = "0" * 64
+    made = [value for name, value in vars(topics).items() if name not in {"federation", "root"} and "+" not in value]
+    made += [topics.blob(digest, 3).replace(digest, "<digest>").replace("/3", "/<i>")]
+    made += [topics.update("D").replace(f"up/{shard('D')}/", "up/<shard>/")]
+    made += [topics.receipt("D"), topics.device_state("D"), topics.device_metrics("D"), topics.command("D")]
+    written = {re.sub(r"/D\b", "/<device>", topic.removeprefix("fedmq/v1/F/")) for topic in made}
+    methods = {name for name in vars(Topics) if not name.startswith(("_", "parse_"))}
+    assert methods == {"blob", "update", "receipt", "device_state", "device_metrics", "command"}
+    assert set(documented_rows(section(PROTOCOL, "## Topics"))) == written
+
+
+def test_limits_are_those_of_the_code() -> None:
+    text = section(PROTOCOL, "## Limits")
+    for bound in (
+        messages.MAX_MESSAGE_BYTES,
+        messages.MAX_CHUNK_BYTES,
+        messages.MAX_MANIFEST_BYTES,
+        messages.MAX_UPDATE_BYTES,
+        messages.MAX_CHUNKS,
+        messages.MAX_METRICS,
+        status.MAX_STATUS_BYTES,
+    ):
+        assert re.search(rf"(?<![\d,]){bound:,}(?!,?\d)", text), bound
+
+
+# -- protocol.md: models and examples ------------------------------------------------------------------------------
+
+
+def test_every_key_of_specs_and_plans_is_documented() -> None:
+    spec = documented_rows(section(PROTOCOL, "### Model specs"))
+    assert set(spec) == set(NetworkSpec.__dataclass_fields__)
+    plan = documented_rows(section(PROTOCOL, "### Training plans"))
+    assert list(plan) == list(TrainingPlan().to_data())
+    for key, value in TrainingPlan().to_data().items():
+        assert plan[key][2].strip("`") == str(value)
+
+
+def test_worked_codec_examples() -> None:
+    vector = np.array([0.5, -1.0, 0.25, 0.0], np.float32)
+    text = re.sub(r"(?<=[0-9a-f]) (?=[0-9a-f])", "", section(PROTOCOL, "## Tensors"))
+    for codec in ("f32", "f16"):
+        assert tensors.encode(codec, vector, np.random.default_rng(0)).hex() in text
+    assert "0402013c | 40812000" in text
+    decoded = tensors.decode("int8", bytes.fromhex("0402013c40812000"), 4)
+    assert decoded.tolist() == pytest.approx([0.503937, -1.0, 0.2519685, 0.0], abs=1e-6)
+
+
+def test_layout_and_shard_examples() -> None:
+    text = section(PROTOCOL, "### Model specs")
+    layout = re.search(r"```\n(fedmq layout 1\n.*?)```", text, re.DOTALL)
+    assert layout
+    digest = build({"kind": "softmax", "inputs": 2, "outputs": 2}).layout.digest
+    assert hashlib.sha256(layout[1].encode()).hexdigest() == digest
+    assert digest in text
+    assert (
+        f"`press-07` is in shard {shard('press-07')}:" in PROTOCOL
+        or f"`press-07` is in shard {shard('press-07')}." in PROTOCOL
+    )
+
+
+def test_sampling_example() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| `(\w{16})` \| ([\d.]+) \| (yes|no) \|$", section(PROTOCOL, "### sampling"), re.MULTILINE
+    )
+    assert rows
+    for version, draw, share, verdict in rows:
+        text = f"00000000000000e1/{version}/press-07"
+        assert hashlib.sha256(text.encode()).hexdigest()[:16] == draw
+        assert math.isclose(int(draw, 16) / 2**64, float(share), abs_tol=1e-4)
+        assert participates("press-07", "00000000000000e1", int(version), 0.5) == (verdict == "yes")
+
+
+def test_the_session_is_a_real_one() -> None:
+    text = section(PROTOCOL, "## A whole session")
+    announced = re.search(r"model/current\n(.*?)```", text, re.DOTALL)
+    assert announced
+    manifest = messages.decode_manifest(msgpack.packb(msgspec.json.decode(announced[1])))
+    assert build(manifest.model).layout.digest == manifest.layout
+    assert hashlib.sha256(bytes(24)).hexdigest() == manifest.blob.digest == manifest.parameters
+    plan = {"model": manifest.model, "training": manifest.training}
+    trained = train(plan, [0.0] * 6, [[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]], [0, 1, 0, 1])
+    assert str(trained.delta) in text
+    update = messages.decode_up(session_update(text, manifest.layout))
+    assert isinstance(update, messages.ModelUpdate)
+    assert (update.epoch, update.sequence, update.layout) == (manifest.epoch, 1, manifest.layout)
+    moved = tensors.decode("int8", update.delta, 6)
+    assert moved.tobytes().hex() in text.replace(" ", "")
+    assert hashlib.sha256(moved.tobytes()).hexdigest() in text
+    receipt = re.search(r'(\{"type": "receipt".*?\})\n', text, re.DOTALL)
+    assert receipt
+    messages.decode_receipt(msgpack.packb(msgspec.json.decode(receipt[1])))
+
+
+def session_update(text: str, layout: str) -> bytes:
+    dump = re.search(r"```\n(8d a474.*?)```", text, re.DOTALL)
+    assert dump
+    digits = "".join(re.split(r" {2,}(?=\S)", line.lstrip())[0] for line in dump[1].splitlines())
+    payload = bytes.fromhex(re.sub(r"33313936\.\.\.37333239", layout.encode().hex(), digits).replace(" ", ""))
+    assert f"these {len(payload)} bytes" in text
+    return payload
+
+
+# -- commands and links --------------------------------------------------------------------------------------------
+
+
+def test_documented_commands_exist() -> None:
+    def known(app: Any) -> set[str]:
+        return {command.name or command.callback.__name__ for command in app.registered_commands}
+
+    agent = {name for action in agent_parser()._actions for name in (action.choices or ())}
+    allowed = {"fedmq": known(fedmq_app), "fedmq-aggregator": known(aggregator_app), "fedmq-agent": agent}
+    used = [
+        found
+        for path in DOCS
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+        for found in re.findall(r"(?:^|/bin/|\s)(fedmq(?:-agent|-aggregator)?) ([a-z]+)", re.sub(r" #.*", "", block))
+    ]
+    assert used
+    assert not {(program, command) for program, command in used if command not in allowed[program]}
+    for command in allowed["fedmq-aggregator"]:
+        assert f"fedmq-aggregator {command}" in OPERATIONS
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_resolve(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), f"{target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(linked.read_text()), f"there is no heading for {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of the headings as GitHub makes them: repeated ones are numbered."""
+    found: set[str] = set()
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    for heading in re.findall(r"^#+ (.+)$", prose, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        number = 0
+        while (anchor := f"{name}-{number}" if number else name) in found:
+            number += 1
+        found.add(anchor)
+    return found
