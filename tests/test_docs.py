@@ -265,6 +265,17 @@ def session_update(text: str, layout: str) -> bytes:
     return payload
 
 
+# -- architecture.md -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["models", "protocol", "device_agent", "aggregator", "fedmq"])
+def test_every_module_is_named_where_its_package_is_described(package: str) -> None:
+    text = section((ROOT / "docs" / "architecture.md").read_text(), "## Modules")
+    paragraph = next(part for part in text.split("\n\n") if part.strip().startswith(f"`{package}/`"))
+    stems = {path.stem for path in (ROOT / package).rglob("*.py") if not path.stem.startswith("__")}
+    assert stems - {"service"} == set(re.findall(r"`(\w+)`", paragraph)) - {"adapters", "init"}
+
+
 # -- commands and links --------------------------------------------------------------------------------------------
 
 
