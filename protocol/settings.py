@@ -21,9 +21,9 @@ StructT = TypeVar("StructT", bound=Struct)
 
 _PATTERNS_IN_WORDS = {
     IDENTIFIER_PATTERN: "1 to 64 letters, digits, '_', '.' or '-'",
-    "^[0-9a-f]{64}$": "64 hexadecimal digits",
-    "^[0-9a-f]{16}$": "16 hexadecimal digits",
-    "^[a-z0-9_-]{1,32}$": "1 to 32 small letters, digits, '_' or '-'",
+    r"\A[0-9a-f]{64}\Z": "64 hexadecimal digits",
+    r"\A[0-9a-f]{16}\Z": "16 hexadecimal digits",
+    r"\A[a-z0-9_-]{1,32}\Z": "1 to 32 small letters, digits, '_' or '-'",
 }
 _MAX_SHOWN = 60
 
