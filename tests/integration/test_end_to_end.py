@@ -175,3 +175,30 @@ def test_updates_larger_than_a_message_travel_in_chunks(federation: Federation) 
         federation.stop_all()
         federation.check(agents=2)
         assert federation.query("SELECT min(update_bytes) FROM lineage")[0][0] > 1_000_000
+
+
+def test_clocks_that_start_in_1970_and_jump_by_days_change_nothing(federation: Federation) -> None:
+    federation.false_clock = True
+    federation.goal = 0  # versions by the clock alone: here it has to be a monotonic one
+    federation.interval_s = 0.7
+    with federation:
+        federation.start_aggregator()
+        for number in range(2):
+            federation.start_agent(number)
+        federation.wait_for_version(8)
+        federation.stop_all()
+
+        federation.check(agents=2)
+        created = [row[0] for row in federation.query("SELECT created FROM versions ORDER BY version")]
+        assert created != sorted(created), "the clock did not jump, so nothing was proved"
+
+
+def test_a_cron_line_makes_versions(federation: Federation) -> None:
+    federation.goal, federation.interval_s = 0, 0.0
+    federation.cron = "* * * * *"
+    with federation:
+        federation.start_aggregator()
+        federation.start_agent(0)
+        wait_until(lambda: federation.version() >= 1, "a full minute", 90.0)
+        federation.stop_all()
+        federation.check(agents=1)

@@ -20,6 +20,18 @@ from typing import Any, Self
 import numpy as np
 from sklearn.datasets import load_digits
 
+FALSE_CLOCK = """
+import runpy, sys, time
+begun = time.monotonic()
+def false_time():
+    passed = time.monotonic() - begun
+    return passed + 86400.0 * (1, -1, 2)[int(passed) % 3] if passed > 1.0 else passed
+time.time = false_time
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Begins in 1970, as a board without a battery does, and then jumps by days, forwards and backwards, each second."""
+
 PATIENCE_S = 60.0
 """Upper bound of every wait. Nothing is asserted about time: on a busy machine things take longer."""
 
@@ -44,6 +56,8 @@ class Federation:
     model: dict[str, Any] = field(default_factory=lambda: {"kind": "softmax", "inputs": 64, "outputs": 10})
     codec: str = "int8"
     keepalive_s: int = 60
+    false_clock: bool = False
+    cron: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -77,9 +91,10 @@ class Federation:
         return self._spawn(name, "device_agent", config)
 
     def _spawn(self, name: str, module: str, config: Path) -> subprocess.Popen[bytes]:
+        started = ["-c", FALSE_CLOCK] if self.false_clock else ["-m"]
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, "run", "--config", str(config)],
+                [sys.executable, *started, module, "run", "--config", str(config)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -127,6 +142,7 @@ codec = "{self.codec}"
 [schedule]
 goal = {self.goal}
 interval_s = {self.interval_s}
+cron = "{self.cron}"
 [evaluation]
 path = "{self.directory / "evaluation.npz"}"
 [metrics]
