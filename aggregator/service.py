@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from aggregator.adapters.control import Control
 from aggregator.adapters.errors import StoreDamaged, StoreError
-from aggregator.adapters.inbox import Inbox
+from aggregator.adapters.inbox import Inbox, hollow
 from aggregator.adapters.opening import open_store
 from aggregator.adapters.preparing import Prepared
 from aggregator.adapters.registry import open_registry
@@ -34,7 +34,17 @@ from aggregator.commands import (
     Subscribe,
 )
 from aggregator.core import AggregatorCore, ShellFigures
-from aggregator.events import Event, MetricsDue, OperatorEvent, ScheduleDue, StopRequested, StoreFailed, Tick
+from aggregator.events import (
+    DeviceCommandRequested,
+    Event,
+    MetricsDue,
+    RollbackRequested,
+    ScheduleDue,
+    StatusRequested,
+    StopRequested,
+    StoreFailed,
+    Tick,
+)
 from protocol.adapters.mqtt import MqttLink
 from protocol.link import LinkDown, LinkUp, Published, Received
 
@@ -173,27 +183,40 @@ class Service:
             self._carry_out(command)
 
     def _decide(self, events: Sequence[Event], now: float, wall: float) -> list[Command]:
-        if any(isinstance(event, (MetricsDue, OperatorEvent)) for event in events):
+        if any(isinstance(event, (MetricsDue, StatusRequested)) for event in events):
             self._core.figures = self._figures(now)
         commands: list[Command] = []
         for event in events:
+            if isinstance(event, Received) and not event.topic and self._core.active:
+                commands.append(Acknowledge(event))
+                continue
             try:
                 commands += self._core.handle(event, now, wall)
             except Exception:
-                if not isinstance(event, Received):
-                    raise
-                # Nothing that a device sends should get here. If something does, it must not do so again and again:
-                # the broker would deliver it after every restart.
-                log.exception(f"a fault while handling a message on {event.topic}; the message is dropped")
+                log.exception(f"a fault while handling {_named(event)}")
                 return self._decide_without(event, events, now, wall)
         return commands + self._core.checkpoint()
 
-    def _decide_without(self, culprit: Received, events: Sequence[Event], now: float, wall: float) -> list[Command]:
-        again = self._rebuild(now, wall)
+    def _decide_without(self, culprit: Event, events: Sequence[Event], now: float, wall: float) -> list[Command]:
+        """Decide again, without what the event says; for use within an ``except`` block.
+
+        Nothing that a device sends should lead here. If something does, it must not do so again and again: the broker
+        would deliver it after every restart. Faults that no message can have caused end the process.
+        """
         there = {id(event) for event in events}
         held = [received for received in self._unacknowledged.values() if id(received) not in there]
-        rest = [*held, *(event for event in events if event is not culprit)]
-        return [*again, Acknowledge(culprit), *self._decide(rest, now, wall)]
+        # The tick that ends the claim hands out what was held back until then.
+        if not (isinstance(culprit, Received) or (isinstance(culprit, Tick) and held)):
+            raise  # noqa: PLE0704 - the fault that led here
+        again = self._rebuild(now, wall)
+        rest: list[Event] = [*held]
+        for event in events:
+            if event is not culprit:
+                rest.append(event)
+            elif isinstance(event, Received):
+                rest.append(hollow(event))
+        self._follow_link([event for event in rest if isinstance(event, Received)])
+        return [*again, *self._decide(rest, now, wall)]
 
     # -- when the store fails ---------------------------------------------------------------------------------------
 
@@ -203,12 +226,15 @@ class Service:
         lost = tuple(self._unacknowledged.values())
         commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
         for event in events:
-            if isinstance(event, StopRequested):
-                commands += self._core.handle(event, now, wall)
-            elif isinstance(event, ScheduleDue):
-                self._inbox.put(event)
-            elif isinstance(event, OperatorEvent):
-                commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
+            match event:
+                case RollbackRequested():
+                    commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
+                case StatusRequested() | DeviceCommandRequested() | StopRequested():
+                    commands += self._core.handle(event, now, wall)  # nothing of theirs has to be stored
+                case ScheduleDue():
+                    self._inbox.put(event)
+                case _:
+                    pass  # the new core knows the link; figures will be due again
         for command in commands:
             self._carry_out(command)
         if self._exit is None:
@@ -259,9 +285,13 @@ class Service:
         return ShellFigures(
             store_bytes=self._store.size_bytes(),
             rss_bytes=_rss_bytes(),
-            messages_dropped=self._link.counters.dropped,
+            messages_dropped=self._link.counters.dropped + self._inbox.dropped,
             uptime_s=now - self._begun,
         )
+
+
+def _named(event: Event) -> str:
+    return f"a message on {event.topic!r}" if isinstance(event, Received) else type(event).__name__
 
 
 def _rss_bytes() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 
 from aggregator.events import Event
 from protocol.link import LinkEvent, Received
@@ -25,6 +26,8 @@ class Inbox:
         # two may lag for a moment, on the safe side.
         self._bytes_in = 0
         self._bytes_out = 0
+        self.dropped = 0
+        """Messages of which only the shell was taken, because there was no room."""
 
     @property
     def fill(self) -> float:
@@ -33,10 +36,17 @@ class Inbox:
         return min(1.0, max(self._queue.qsize() / MAX_MESSAGES, waiting_bytes / MAX_BYTES))
 
     def deliver(self, event: LinkEvent) -> bool:
-        """Take in what the link says (its thread only); False: the message was not taken, there is no room."""
+        """Take in what the link says (its thread only); False: the message was not taken, there is no room.
+
+        Of a message that waits to be acknowledged a hollow one is taken then: its turn to be acknowledged comes after
+        those before it, as MQTT demands. How many there can be is the broker's choice (Receive Maximum, 65,535).
+        """
         if isinstance(event, Received):
             if self.fill >= 1.0:
-                return False
+                if not event.mid:
+                    return False
+                self.dropped += 1
+                event = hollow(event)
             self._bytes_in += len(event.payload)
         self._queue.put(event)
         return True
@@ -60,6 +70,11 @@ class Inbox:
             pass
         self._bytes_out += sum(map(_size, events))
         return events
+
+
+def hollow(received: Received) -> Received:
+    """Return the message without what it says: it only waits to be acknowledged."""
+    return replace(received, topic="", payload=b"")
 
 
 def _size(event: Event) -> int:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import pytest
 from aggregator.adapters.errors import StoreError
 from aggregator.adapters.registry import open_registry
 from aggregator.adapters.store import Store
-from tests.support.stores import INCARNATION, contribution, journal, opened, saved
+from tests.support.stores import INCARNATION, contribution, journal, no_file_larger_than, opened, saved
 
 
 def check_books(directory: Path) -> tuple[int, int]:
@@ -64,17 +61,6 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         store = opened(tmp_path)
         assert store.restore().version.version == version
         store.close()
-
-
-@contextmanager
-def no_file_larger_than(size_bytes: int) -> Iterator[None]:
-    """Let the kernel refuse to make files grow beyond the size: to SQLite, a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def fill(store: Store, first: int) -> int:

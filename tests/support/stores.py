@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,3 +99,14 @@ def saved(number: int, lineage: tuple[Contribution, ...], outcome: Outcome = "pu
     return SaveAggregation(
         aggregation=aggregation, version=record, server=server, shelf=tuple(shelf_of(number, record)), withdrawn=()
     )
+
+
+@contextmanager
+def no_file_larger_than(size_bytes: int) -> Iterator[None]:
+    """Let the kernel refuse to make this process's files grow beyond the size: to SQLite, a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
