@@ -192,7 +192,7 @@ class AggregatorCore:
         return commands
 
     def _device_message(self, received: Received, now: float, wall: float) -> list[Command]:
-        if received.topic == self._settings.metrics.broker_dropped_topic:
+        if received.topic and received.topic == self._settings.metrics.broker_dropped_topic:
             self.status.note_broker_dropped(received.payload)
             return []
         try:

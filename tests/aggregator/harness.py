@@ -1,0 +1,213 @@
+"""An aggregator's core on a table: bytes in, commands out, with a store in memory and a broker that says yes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.commands import Command, Journal, Publish, SaveAggregation, SaveFleet
+from aggregator.configuration import AggregatorSettings, AggregatorTable
+from aggregator.core import AggregatorCore, first_version
+from aggregator.events import Event, Tick
+from aggregator.records import Restored
+from aggregator.stepping import Evaluator
+from models import Model, build
+from protocol import tensors
+from protocol.chunks import blob_of, split
+from protocol.link import LinkUp, Published, Received
+from protocol.messages import ModelUpdate, Participation, Receipt, UpdateChunk, UpdateProbe, decode_receipt, encode
+
+SPEC: dict[str, Any] = {"kind": "softmax", "inputs": 4, "outputs": 3}
+SIZE = 15
+FEDERATION = "bench"
+EPOCH = "e" * 16
+STORE = "5" * 16
+INSTANCE = "1" * 16
+INCARNATION = "c" * 16
+
+C = TypeVar("C")
+
+
+def only(commands: list[Command], kind: type[C]) -> list[C]:
+    return [command for command in commands if isinstance(command, kind)]
+
+
+def settings_with(**tables: Any) -> AggregatorSettings:
+    tables.setdefault("participation", Participation(codec="f32", contributions_per_version=1000))
+    tables.setdefault("model", dict(SPEC))
+    training = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1}
+    table = AggregatorTable(federation=FEDERATION, state_dir="unused")
+    return AggregatorSettings(aggregator=table, training=training, **tables)
+
+
+def nothing_to_say(_parameters: NDArray[np.float32]) -> dict[str, float]:
+    return {}
+
+
+def fresh(settings: AggregatorSettings, model: Model, store: str = STORE) -> Restored:
+    version, server, shelf = first_version(settings, model, created=0.0)
+    return Restored(epoch=EPOCH, store_id=store, version=version, server=server, shelf=shelf)
+
+
+class Bench:
+    """A core that was alone and is connected; ``feed`` also plays the store and, unless told otherwise, the broker."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings | None = None,
+        evaluate: Evaluator = nothing_to_say,
+        restored: Restored | None = None,
+        broker: dict[str, bytes] | None = None,
+    ) -> None:
+        self.settings = settings or settings_with()
+        self.model = build(self.settings.model)
+        self.evaluate = evaluate
+        self.now = 100.0
+        self.restored = restored or fresh(self.settings, self.model)
+        self.core = AggregatorCore(self.settings, self.model, self.restored, INSTANCE, evaluate)
+        self.core.resume_active()
+        self.broker = {} if broker is None else broker
+        """Retained messages."""
+        self.sequence = 0
+        self.feed(LinkUp(session_present=False, protocol="3.1.1"))
+
+    @property
+    def topics(self) -> Any:
+        return self.core.topics
+
+    def feed(self, event: Event) -> list[Command]:
+        commands = self.handle(event)
+        for publish in only(commands, Publish):
+            if publish.token:
+                self.feed(Published(token=publish.token))
+        return commands
+
+    def handle(self, event: Event) -> list[Command]:
+        """Feed, but leave publishes unanswered."""
+        commands = [*self.core.handle(event, self.now, wall=self.now), *self.core.checkpoint()]
+        self._store(commands)
+        for publish in only(commands, Publish):
+            if publish.retain and publish.payload:
+                self.broker[publish.topic] = publish.payload
+            elif publish.retain:
+                self.broker.pop(publish.topic, None)
+        return commands
+
+    def _store(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Journal(entry):
+                    line = entry.contribution
+                    sequences = {**self.restored.sequences, (line.device_id, line.incarnation): line.sequence}
+                    journal = (*self.restored.journal, entry)
+                    self.restored = replace(self.restored, journal=journal, sequences=sequences)
+                case SaveAggregation():
+                    version = command.version or self.restored.version
+                    server = command.server or self.restored.server
+                    self.restored = replace(self.restored, journal=(), version=version, server=server)
+                    self.restored = replace(self.restored, shelf=command.shelf, withdrawn=command.withdrawn)
+                case SaveFleet():
+                    changed = copy.deepcopy(command)
+                    devices = {record.device_id: record for record in (*self.restored.devices, *changed.devices)}
+                    self.restored = replace(self.restored, devices=tuple(devices.values()), counters=changed.counters)
+
+    def restart(self, settings: AggregatorSettings | None = None) -> Bench:
+        again = Bench(settings or self.settings, self.evaluate, self.restored, self.broker)
+        again.sequence, again.now = self.sequence, self.now
+        return again
+
+    def tick(self, seconds: float) -> list[Command]:
+        self.now += seconds
+        return self.feed(Tick())
+
+    # -- devices --------------------------------------------------------------------------------------------------
+
+    def update(self, device: str = "dev", **fields: Any) -> ModelUpdate:
+        """Return a good update, save for what ``fields`` say."""
+        self.sequence += 1
+        delta = fields.pop("delta", np.ones(SIZE, np.float32))
+        codec = fields.pop("codec", "f32")
+        if not isinstance(delta, bytes):
+            delta = tensors.encode(codec, np.asarray(delta, np.float32), np.random.default_rng(0))
+        body: dict[str, Any] = {
+            "federation": FEDERATION,
+            "epoch": EPOCH,
+            "device_id": device,
+            "incarnation": INCARNATION,
+            "sequence": self.sequence,
+            "base_version": self.core.ledger.version.version,
+            "num_examples": 10,
+            "num_steps": 2,
+            "codec": codec,
+            "layout": self.model.layout.digest,
+            "delta": delta,
+        }
+        return ModelUpdate(**{**body, **fields})
+
+    def raw(self, **fields: Any) -> bytes:
+        """Return a good update as bytes, with any fields replaced by anything; None leaves one out."""
+        body = msgpack.unpackb(encode(self.update())) | fields
+        return bytes(msgpack.packb({name: value for name, value in body.items() if value is not None}))
+
+    def message(self, payload: bytes, device: str = "dev") -> Received:
+        return Received(topic=self.topics.update(device), payload=payload, mid=1, connection=1)
+
+    def send(self, message: ModelUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev") -> list[Command]:
+        payload = message if isinstance(message, bytes) else encode(message)
+        return self.feed(self.message(payload, device))
+
+    def answer(self, message: ModelUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev") -> Receipt:
+        """Send, and return the one receipt."""
+        found = self.receipts(self.send(message, device))
+        assert len(found) == 1, found
+        return found[0]
+
+    def receipts(self, commands: list[Command]) -> list[Receipt]:
+        prefix = self.topics.root + "/receipt/"
+        return [decode_receipt(p.payload) for p in only(commands, Publish) if p.topic.startswith(prefix)]
+
+    def chunks(self, update: ModelUpdate, chunk_bytes: int = 64, **fields: Any) -> list[UpdateChunk]:
+        whole = encode(update)
+        blob = blob_of(whole, "update", chunk_bytes)
+        common: dict[str, Any] = {
+            "federation": update.federation,
+            "device_id": update.device_id,
+            "incarnation": update.incarnation,
+            "sequence": update.sequence,
+            "blob": blob,
+        } | fields
+        return [UpdateChunk(**common, index=i, data=data) for i, data in enumerate(split(whole, chunk_bytes))]
+
+    def probe(self, update: ModelUpdate) -> UpdateProbe:
+        return UpdateProbe(
+            federation=FEDERATION,
+            device_id=update.device_id,
+            incarnation=update.incarnation,
+            sequence=update.sequence,
+        )
+
+    # -- what is to be seen -------------------------------------------------------------------------------------------
+
+    def bits(self) -> tuple[bytes, bytes, float, int]:
+        """Everything of model and buffer that a refused message must leave alone."""
+        ledger = self.core.ledger
+        total = ledger.buffer.sum
+        return ledger.version.parameters, total.total.tobytes(), total.weight, len(ledger.buffer)
+
+    @property
+    def version(self) -> int:
+        return self.core.ledger.version.version
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        return self.core.fleet.counters.refusals
+
+    def metrics(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.broker[self.topics.aggregator_metrics])
+        return found
