@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import typer
-from rich.console import Console, RenderableType
+
+try:
+    import typer
+    from rich.console import Console, RenderableType
+except ModuleNotFoundError as missing:
+    hint = "pip install 'fedmq[aggregator]'"
+    raise SystemExit(f"fedmq-aggregator: {missing.name} is not installed, as on a device; {hint}") from missing
 
 from aggregator.adapters import operating, tables
 from aggregator.adapters.console import set_up_log
@@ -54,20 +59,29 @@ class Action(StrEnum):
     forget = "forget"
 
 
+class LogLevel(StrEnum):
+    """From which level on the log is written."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
 @app.command()
 def run(
     config: Config,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the configuration and the files it names.")
     ] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="How much to say on standard error.")] = LogLevel.info,
 ) -> None:
     """Run the aggregator until SIGTERM or SIGINT."""
     prepared = prepare(config)
     if check:
         typer.echo(f"{config}: fine; a model of {prepared.model.layout.size:,} parameters")
         return
-    set_up_log(log_level)
+    set_up_log(log_level.value)
     code = serve(prepared)
     sys.exit(code)
 
@@ -103,7 +117,7 @@ def versions(
 
 @app.command()
 def show(version: VersionNumber, config: Config, json: Json = False) -> None:
-    """Show a version's lineage: which updates it was made of, and how much each counted."""
+    """Show which updates a version was made of, and their weights."""
     with open_registry(_state_dir(config)) as registry:
         lineage = registry.lineage(version)
     if json:
@@ -114,7 +128,10 @@ def show(version: VersionNumber, config: Config, json: Json = False) -> None:
 
 @app.command()
 def rollback(version: VersionNumber, config: Config, json: Json = False) -> None:
-    """Publish an older version's parameters as a new version; the open buffer is set aside."""
+    """Publish an older version again, as a new one.
+
+    The updates that wait in the open buffer are set aside.
+    """
     done = operating.roll_back(prepare(config), version)
     if json:
         _print_json(done)
@@ -130,7 +147,10 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="NPZ file to write.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Write a version's parameters to an NPZ file: named arrays, the flat vector, and the model's spec."""
+    """Write a version to an NPZ file.
+
+    It holds the named arrays, the flat vector, and the model's spec as JSON.
+    """
     with open_registry(_state_dir(config)) as registry:
         done = operating.export(registry, version, to)
     if json:
@@ -146,7 +166,7 @@ def command(
     config: Config,
     json: Json = False,
 ) -> None:
-    """Tell a device, or all, to pause, resume, evaluate, or forget what it holds."""
+    """Tell devices to pause, resume, evaluate or forget."""
     to = None if device == "all" else check_identifier(device, "device")
     done = ask(_state_dir(config), CommandRequest(device=to, action=action.value))
     if json:

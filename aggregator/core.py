@@ -85,7 +85,7 @@ class AggregatorCore:
     @property
     def will(self) -> Will:
         """What the broker says when this process dies."""
-        return Will(topic=self.topics.aggregator_state, payload=self.status.state("offline"))
+        return Will(topic=self.topics.aggregator_state, payload=self.status.will())
 
     @property
     def figures(self) -> ShellFigures:

@@ -43,15 +43,22 @@ class Status:
         self._updates_per_s = 0.0
         self._told_at = -math.inf
 
+    def will(self) -> bytes:
+        """Return the state that stands when this process dies: it cannot know which version was the last."""
+        return self._state("offline", None)
+
     def state(self, status: Literal["online", "offline"]) -> bytes:
         """Return the retained state, encoded."""
+        return self._state(status, self._ledger.version.version)
+
+    def _state(self, status: Literal["online", "offline"], version: int | None) -> bytes:
         state = AggregatorState(
             federation=self._topics.federation,
             epoch=self._ledger.epoch,
             instance=self._instance,
             store=self._store,
             status=status,
-            version=self._ledger.version.version,
+            version=version,
         )
         return encode_status(state)
 

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from protocol.identifiers import IDENTIFIER_PATTERN
 from protocol.link import BrokerSettings
 from protocol.messages import MAX_CHUNK_BYTES, MAX_UPDATE_BYTES
+from protocol.topics import EVERYBODY
 
 Name: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN, max_length=64)]
 Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -23,6 +24,10 @@ class DeviceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     id: Name
     federation: Name
     state_dir: Path
+
+    def __post_init__(self) -> None:
+        if self.id == EVERYBODY:
+            raise ValueError(f"id {EVERYBODY!r} is everybody's, in the topic of commands: choose another name")
 
 
 class DataSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import typer
-from rich.console import Console
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    hint = "pip install 'fedmq[demo]'"
+    raise SystemExit(f"fedmq: {missing.name} is not installed, as on a device; {hint}") from missing
 
 from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
 from fedmq.interrupts import Interrupts

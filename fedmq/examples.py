@@ -104,9 +104,9 @@ path = "samples.npz"                    # .npz with arrays x (examples, features
 # watch_s = 30.0                        # how often the file is looked at for new examples; 0: never
 # min_examples = 1                      # no training with fewer
 
-# [training]
+[training]
 # step_interval_s = 0.0                 # a step starts no sooner than this after the last: keeps a small board cool
-# min_interval_s = 0.0                  # rest between two trainings
+min_interval_s = 10.0                   # rest between two trainings; 0: as often as versions come, many times a second
 
 # [outbox]
 # max_updates = 16                      # when full, the oldest update is given up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,12 @@ from protocol.identifiers import check_identifier
 
 SHARDS = 64
 """Fixed for ever: a device's shard is part of its topic, and aggregators of a tree divide the fleet by it."""
+
+_BLOB = re.compile(r"([0-9a-f]{64})/(0|[1-9][0-9]{0,8})")
+"""One spelling for every chunk: no leading zeros, no digits of other scripts."""
+
+EVERYBODY = "all"
+"""Stands for the whole fleet in command topics, so no device may be called that."""
 
 UpKind = Literal["update", "state", "metrics"]
 
@@ -41,7 +48,7 @@ class Topics:
         self.all_updates = f"{self.root}/up/+/+"
         self.all_device_states = f"{self.root}/device/+/state"
         self.all_device_metrics = f"{self.root}/device/+/metrics"
-        self.command_all = f"{self.root}/command/all"
+        self.command_all = f"{self.root}/command/{EVERYBODY}"
 
     def blob(self, digest: str, index: int) -> str:
         """Return the retained topic of chunk ``index`` of the blob with this digest."""
@@ -86,7 +93,7 @@ class Topics:
         """Return digest and chunk index of a blob topic; raise ``ProtocolError`` for any other."""
         prefix = f"{self.root}/blob/"
         if topic.startswith(prefix):
-            match topic[len(prefix) :].split("/"):
-                case [digest, index] if index.isdecimal() and len(index) < 10:  # noqa: PLR2004 - a chunk count is below 10^9
-                    return digest, int(index)
+            found = _BLOB.fullmatch(topic, len(prefix))
+            if found:
+                return found[1], int(found[2])
         raise ProtocolError(f"{topic[:200]!r} is no blob topic of federation {self.federation!r}")
