@@ -182,11 +182,11 @@ class Demo:
 def _introduction(fleet: Sequence[Samples], options: Options) -> str:
     # Short lines: the terminal may have only 80 columns.
     lines = [
-        f"Which shoulder exercise is it? {len(fleet)} smartwatches learn to tell, each from recordings",
-        f"that never leave it; {len(UNSEEN_PEOPLE)} people of whom none has data measure how well they do.",
-        f"Every watch is a process. The slowest is {SLOWNESS:.0f} times slower than the fastest; they",
-        "join late, sleep, leave, and come back.",
+        f"Which shoulder exercise is it? {len(fleet)} smartwatches learn to tell, each from",
+        f"recordings that never leave it, and {len(UNSEEN_PEOPLE)} people of whom none has data measure how",
+        f"well they do. Every watch is a process; the slowest is {SLOWNESS:.0f} times slower than the",
+        "fastest; they join late, sleep, leave, and come back.",
     ]
     if options.chaos:
-        lines.append(f"All of them, aggregator and broker too, are killed at random (seed {options.seed}).")
+        lines.append(f"All of them, aggregator and broker too, get killed at random (seed {options.seed}).")
     return "\n".join(lines)

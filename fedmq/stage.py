@@ -76,7 +76,7 @@ class Stage:
             case "kill":
                 self.kills[target] += 1
                 self._kill(target)
-                self._tell(now_s, f"{target} was killed")
+                self._tell(now_s, f"{'the ' if target in {AGGREGATOR, BROKER} else ''}{target} was killed")
             case "revive":
                 self._start(target)
 
