@@ -17,6 +17,8 @@ MAX_METRICS = 3
 """So many metrics have columns of their own; all are in the JSON."""
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_PLAIN = 1000
+"""Numbers below are written with all their digits before the point."""
 
 
 def versions_table(lines: Sequence[VersionLine]) -> RenderableType:
@@ -25,7 +27,7 @@ def versions_table(lines: Sequence[VersionLine]) -> RenderableType:
     table = _table("version", "made", "of", "updates", "weight", "step", *names, numbers=("version", "updates"))
     for line in lines:
         origin = line.kind if line.rolled_back_to is None else f"version {line.rolled_back_to}"
-        figures = [_number(line.metrics.get(name)) for name in names]
+        figures = [_metric(line.metrics.get(name)) for name in names]
         cells = [str(line.version), _when(line.created), origin, str(line.num_updates)]
         dim = "" if line.has_parameters else "dim"
         table.add_row(*cells, _number(line.total_weight), _number(line.step_norm), *figures, style=dim)
@@ -44,7 +46,7 @@ def lineage_table(lineage: Lineage) -> RenderableType:
             "updates": str(line.num_updates),
             "weight": _number(line.total_weight),
             "step": _number(line.step_norm),
-            **{name: _number(value) for name, value in line.metrics.items()},
+            **{name: _metric(value) for name, value in line.metrics.items()},
             "digest": line.digest,
         },
         title=f"version {line.version}",
@@ -74,8 +76,8 @@ def status_table(
             "aggregator": running,
             "epoch": stored.epoch,
             "version": str(stored.version),
-            **{name: _number(value) for name, value in stored.metrics.items()},
-            "buffered": f"{stored.buffered} updates",
+            **{name: _metric(value) for name, value in stored.metrics.items()},
+            "buffered": f"{stored.buffered} {'update' if stored.buffered == 1 else 'updates'}",
             "accepted": f"{counters.accepted:,} of {counters.received:,} messages",
             "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
             "reasons": refused,
@@ -92,14 +94,14 @@ def status_table(
 
 def devices_table(devices: Sequence[DeviceRecord], now: float) -> RenderableType:
     """Return the devices' own lines."""
-    numbers = ("version", "accepted", "stale", "rejected", "bytes", "accuracy", "seen")
+    numbers = ("ver", "accepted", "refused", "bytes", "acc", "seen")
     table = _table("device", "state", *numbers, numbers=numbers)
     for d in devices:
         version = "" if d.version is None else str(d.version)
-        counts = (d.accepted, d.stale, d.rejected)
-        accuracy = _number(d.holdout_accuracy)
-        seen = _ago(now - d.last_seen)
-        table.add_row(d.device_id, d.state, version, *map(str, counts), f"{d.bytes_received:,}", accuracy, seen)
+        accuracy = "" if d.holdout_accuracy is None else f"{d.holdout_accuracy:.3f}"
+        seen = _ago(now - d.last_seen) if d.last_seen else "never"
+        refused = str(d.stale + d.rejected)
+        table.add_row(d.device_id, d.state, version, str(d.accepted), refused, _bytes(d.bytes_received), accuracy, seen)
     return table
 
 
@@ -115,7 +117,7 @@ def _table(*columns: str, numbers: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column in numbers or column not in {"device", "state", "made", "of"}
-        wrap = column in {"device", "state"}
+        wrap = column == "device"
         table.add_column(column, justify="right" if right else "left", no_wrap=not wrap, overflow="fold")
     return table
 
@@ -135,6 +137,18 @@ def _metric_names(metrics: Iterable[dict[str, float]]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def _metric(value: float | None) -> str:
+    # With as many places each: figures of a column can be compared at a glance.
+    return f"{value:.4f}" if value is not None and abs(value) < _PLAIN else _number(value)
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 2**30), ("MB", 2**20), ("kB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
 
 
 def _when(seconds: float, *, full: bool = False) -> str:
