@@ -57,10 +57,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shelf = tuple(shelf_of(number, made))
         store.apply([SaveAggregation(aggregation=aggregation, version=version, server=server, shelf=shelf)])
     long_name = DeviceRecord(device_id="d" * 64, state="training", version=3, last_seen=time.time())
-    devices = (
-        DeviceRecord(device_id="press-00", state="idle", version=2, accepted=7, bytes_received=5_000_000),
-        long_name,
-    )
+    press = DeviceRecord(device_id="press-00", state="idle", version=2, accepted=7, bytes_received=5_000_000)
     counters = Counters(received=20, accepted=13, folded=13, stale=4, refusals={"too-old": 4})
     store.apply([SaveFleet(devices=(press, long_name), counters=counters)])
     store.close()
