@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 
 from aggregator.admission import Refused
-from aggregator.claim import Claim
 from aggregator.commands import Acknowledge, Command, Exit, Log, Publish, Reply, SaveAggregation, SaveFleet, Subscribe
 from aggregator.configuration import AggregatorSettings
 from aggregator.events import (
@@ -30,6 +27,7 @@ from aggregator.intake import Intake
 from aggregator.ledger import Ledger, first_version
 from aggregator.manifests import manifest_of
 from aggregator.pace import Pace
+from aggregator.presence import Presence
 from aggregator.publishing import Announcer, chunk_publishes
 from aggregator.records import Restored
 from aggregator.reports import note
@@ -40,18 +38,12 @@ from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
 from protocol.messages import DeviceCommand, encode
 from protocol.status import (
-    AggregatorClaim,
-    AggregatorState,
-    decode_status,
     encode_status,
 )
 from protocol.topics import Topics
 
 __all__ = ["AggregatorCore", "ShellFigures", "first_version"]
 
-EXIT_NOT_ALONE = 3
-MAX_HELD = 20_000
-"""Messages kept while it is not yet clear that we are alone: more than any broker keeps in flight."""
 STORE_RETRY_S = 5.0
 
 
@@ -69,15 +61,13 @@ class AggregatorCore:
         self._settings = settings
         self._model = model
         self.instance = instance
-        self._store = restored.store_id
         self.topics = Topics(settings.aggregator.federation)
         self.ledger = Ledger(settings, model, restored, evaluate)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
         self._pace = Pace(settings.pace.updates_per_s)
         self._intake = Intake(settings, self.topics, self.ledger, self.fleet, self._pace)
         self._announcer = Announcer(self.topics)
-        self._claim = Claim(restored.store_id)
-        self._held: list[Received] = []
+        self._presence = Presence(self.topics, instance, restored.store_id)
         self._link_up = False
         self._stopping = False
         self.status = Status(instance, restored.store_id, self.topics, self.ledger, self.fleet, settings.schedule.goal)
@@ -99,7 +89,7 @@ class AggregatorCore:
     @property
     def active(self) -> bool:
         """Whether this process knows that it is the federation's aggregator."""
-        return self._claim.active
+        return self._presence.active
 
     @property
     def load(self) -> float:
@@ -112,11 +102,11 @@ class AggregatorCore:
 
     def resume_active(self) -> None:
         """Go on in the place of a core of this same process that had asked and was alone."""
-        self._claim.active = True
+        self._presence.resume()
 
     def deadline(self) -> float | None:
         """Return when a ``Tick`` is wanted, in the time of ``now``."""
-        deadlines = [d for d in (self._claim.deadline, self._announcer.deadline) if d is not None]
+        deadlines = [d for d in (self._presence.deadline, self._announcer.deadline) if d is not None]
         return min(deadlines, default=None)
 
     def checkpoint(self) -> list[Command]:
@@ -167,25 +157,21 @@ class AggregatorCore:
     # -- messages -----------------------------------------------------------------------------------------------
 
     def _received(self, received: Received, now: float, wall: float) -> list[Command]:
-        ours = received.topic in (self.topics.aggregator_state, self.topics.aggregator_claim)
-        if self._claim.active:
-            commands = self._heard(received, now) if ours else self._device_message(received, now, wall)
+        commands: list[Command] = []
+        if self._presence.concerns(received.topic):
+            say_state, commands = self._presence.hear(received, now)
+            if say_state and not self._stopping:
+                commands = [*commands, *self._publish_state()]
+        elif self._presence.active:
+            commands = self._device_message(received, now, wall)
+        if self._presence.active:
             return [*commands, Acknowledge(received)]
-        # MQTT wants acknowledgements in the order of the messages (4.6.0-2), and some brokers insist on it: while one
-        # is held back, all later ones are. What cannot be held whole is forgotten; its device sends it again.
-        whole = not ours and len(self._held) < MAX_HELD
-        self._held.append(received if whole else replace(received, topic="", payload=b""))
-        return self._heard(received, now) if ours else []
-
-    def _heard(self, received: Received, now: float) -> list[Command]:
-        if received.topic == self.topics.aggregator_state:
-            return self._heard_state(received, now)
-        return self._heard_claim(received)
+        self._presence.hold(received)
+        return commands
 
     def _release(self, now: float, wall: float) -> list[Command]:
-        held, self._held = self._held, []
         commands: list[Command] = []
-        for received in held:
+        for received in self._presence.release():
             if received.topic:
                 commands += self._device_message(received, now, wall)
             commands.append(Acknowledge(received))
@@ -252,7 +238,7 @@ class AggregatorCore:
         return [saved, *self._version_made(saved, now), Reply(request_id=event.request_id, body=body)]
 
     def _announce(self) -> list[Command]:
-        if not (self._link_up and self._claim.active):
+        if not (self._link_up and self._presence.active):
             return []
         version = self.ledger.version
         chunks = chunk_publishes(self.topics, version.blob, version.blob_bytes)
@@ -265,19 +251,13 @@ class AggregatorCore:
 
     def _linked(self, now: float) -> list[Command]:
         self._link_up = True
-        # Both first: an answer to the claim comes on the state topic.
-        commands: list[Command] = [Subscribe((self.topics.aggregator_state, self.topics.aggregator_claim))]
-        if self._claim.active:
-            return [*commands, *self._take_part()]
-        self._claim.asked(now)
-        claim = encode_status(AggregatorClaim(instance=self.instance, store=self._store))
-        return [*commands, Publish(topic=self.topics.aggregator_claim, payload=claim)]
+        commands = self._presence.linked(now)
+        return [*commands, *self._take_part()] if self._presence.active else commands
 
     def _unlinked(self) -> list[Command]:
         self._link_up = False
         self._announcer.link_lost()
-        self._claim.link_lost()
-        self._held.clear()  # the broker delivers them again
+        self._presence.link_lost()
         return []  # the link itself tells the log
 
     def _take_part(self) -> list[Command]:
@@ -288,41 +268,11 @@ class AggregatorCore:
 
     def _tick(self, now: float, wall: float) -> list[Command]:
         commands: list[Command] = []
-        if self._claim.tick(now):
+        if self._presence.tick(now):
             commands += [*self._take_part(), *self._release(now, wall)]
         if self._announcer.deadline is not None and now >= self._announcer.deadline:
             commands += self._announce()
         return commands
-
-    def _heard_state(self, received: Received, now: float) -> list[Command]:
-        try:
-            state = decode_status(received.payload, AggregatorState)
-        except ProtocolError:
-            return []  # cleared, or not ours
-        verdict = self._claim.heard_state(state, now, retained=received.retain)
-        if verdict == "refuse":
-            return self._give_way(state.instance)
-        # Nobody's will or goodbye must stand for us, not even that of an earlier connection of our own.
-        stands = state.store == self._store and state.status == "online"
-        return self._publish_state() if verdict == "active" and not stands and not self._stopping else []
-
-    def _heard_claim(self, received: Received) -> list[Command]:
-        try:
-            claim = decode_status(received.payload, AggregatorClaim)
-        except ProtocolError:
-            return []
-        verdict = self._claim.heard_claim(claim.store)
-        if verdict == "refuse":
-            return self._give_way(claim.instance)
-        return self._publish_state() if verdict == "active" and claim.store != self._store else []
-
-    def _give_way(self, other: str) -> list[Command]:
-        federation = self.topics.federation
-        reason = (
-            f"another aggregator (instance {other}) already serves federation {federation!r} on this broker; "
-            "stop it first, or give this one another federation"
-        )
-        return [Exit(code=EXIT_NOT_ALONE, reason=reason)]
 
     # -- telling ------------------------------------------------------------------------------------------------
 
@@ -338,7 +288,7 @@ class AggregatorCore:
         return self._publish_metrics(now, at_once=True)
 
     def _publish_metrics(self, now: float, *, at_once: bool = False) -> list[Command]:
-        if not (self._link_up and self._claim.active and (self.status.may_tell(now) or at_once)):
+        if not (self._link_up and self._presence.active and (self.status.may_tell(now) or at_once)):
             return []
         payload = encode_status(self.status.told(now))
         return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
@@ -374,6 +324,6 @@ class AggregatorCore:
     def _stop(self) -> list[Command]:
         self._stopping = True
         goodbye = Exit(code=0, reason="asked to stop")
-        if not (self._link_up and self._claim.active):
+        if not (self._link_up and self._presence.active):
             return [goodbye]
         return [Publish(topic=self.topics.aggregator_state, payload=self.status.state("offline"), retain=True), goodbye]

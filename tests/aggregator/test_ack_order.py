@@ -52,7 +52,7 @@ def test_nothing_is_acknowledged_before_it_is_clear_that_we_are_alone_and_then_a
 def test_what_cannot_be_held_whole_is_acknowledged_in_its_turn_and_not_counted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aggregator.core.MAX_HELD", 1)
+    monkeypatch.setattr("aggregator.presence.MAX_HELD", 1)
     core = starting(bench)
     for mid in (1, 2, 3):
         core.handle(update(bench, mid), 0.1, 0.0)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from aggregator.claim import ANNOUNCED_WAIT_S, QUIET_WAIT_S, Claim
 from aggregator.commands import Acknowledge, Command, Exit, Publish, Subscribe
-from aggregator.core import EXIT_NOT_ALONE, AggregatorCore
+from aggregator.core import AggregatorCore
 from aggregator.events import Event, StopRequested, Tick
+from aggregator.presence import EXIT_NOT_ALONE
 from models import build
 from protocol.link import LinkDown, LinkUp, Received
 from protocol.status import AggregatorClaim, AggregatorState, decode_status, encode_status

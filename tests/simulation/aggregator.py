@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
+from typing import TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from aggregator import commands as do
@@ -20,15 +22,20 @@ from tests.simulation.world import World
 
 NO_DATA: dict[str, float] = {}
 
+S = TypeVar("S", bound=Struct)
+
+
+def _written(record: S) -> S:
+    """Return the record as it would come back from a disk: nothing in it is shared with the living one."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=type(record))
+
 
 class Store:
     """What a disk would hold: the last committed state, whole."""
 
     def __init__(self, settings: AggregatorSettings) -> None:
         version, server, shelf = first_version(settings, build(settings.model), created=0.0)
-        self.restored = Restored(
-            epoch="e" * 16, store_id="5" * 16, version=version, server=server, shelf=shelf
-        )
+        self.restored = Restored(epoch="e" * 16, store_id="5" * 16, version=version, server=server, shelf=shelf)
         self.versions: list[VersionRecord] = [version]
         self.aggregations: list[Aggregation] = []
         self.journalled = 0
@@ -58,10 +65,8 @@ class Store:
 
     def _save_fleet(self, command: do.SaveFleet) -> None:
         devices = {record.device_id: record for record in self.restored.devices}
-        devices.update({record.device_id: copy.deepcopy(record) for record in command.devices})
-        self.restored = replace(
-            self.restored, devices=tuple(devices.values()), counters=copy.deepcopy(command.counters)
-        )
+        devices.update({record.device_id: _written(record) for record in command.devices})
+        self.restored = replace(self.restored, devices=tuple(devices.values()), counters=_written(command.counters))
 
     def identities(self) -> list[tuple[str, str, int]]:
         """Every accepted update, in whatever it ended or still waits."""
