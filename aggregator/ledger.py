@@ -5,6 +5,7 @@ Restoring replays the journal in its order, so that buffer and sum have the same
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
 from aggregator.publishing import restock
 from aggregator.records import (
+    MAX_INCARNATIONS,
     Aggregation,
     JournalEntry,
     Outcome,
@@ -81,6 +83,9 @@ class Ledger:
         """Blobs on the broker that no kept version needs."""
         self.withdrawn = restored.withdrawn
         self.sequences = dict(restored.sequences)
+        self._incarnations: dict[str, deque[str]] = {}
+        for device_id, incarnation in self.sequences:
+            self._incarnations.setdefault(device_id, deque()).append(incarnation)
         self.metrics = restored.version.metrics or evaluate(vector_of(restored.version.parameters))
         """Of the current version, on the evaluation data."""
         self.buffer = self._replayed(restored.journal)
@@ -136,8 +141,16 @@ class Ledger:
             metrics=update.metrics,
         )
         self.buffer.add(contribution, delta)
-        self.sequences[update.device_id, update.incarnation] = update.sequence
+        self._remember(update.device_id, update.incarnation, update.sequence)
         return JournalEntry(contribution=contribution, codec=update.codec, delta=update.delta)
+
+    def _remember(self, device_id: str, incarnation: str, sequence: int) -> None:
+        if (device_id, incarnation) not in self.sequences:
+            known = self._incarnations.setdefault(device_id, deque())
+            known.append(incarnation)
+            if len(known) > MAX_INCARNATIONS:
+                del self.sequences[device_id, known.popleft()]
+        self.sequences[device_id, incarnation] = sequence
 
     @property
     def goal_reached(self) -> bool:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from aggregator.buffer import Contribution
 from protocol.messages import BlobRef, DeltaRef
 
+MAX_INCARNATIONS = 16
+"""Of one device: it makes a new one when its disk is lost. More than a few are a fault, and must not fill ours."""
+
 VersionKind: TypeAlias = Literal["initial", "aggregate", "rollback"]
 Outcome: TypeAlias = Literal["published", "withheld", "set-aside"]
 

@@ -25,10 +25,7 @@ from aggregator.adapters.rows import (
 from aggregator.adapters.schema import connect, wal_of
 from aggregator.commands import Journal, SaveAggregation, SaveFleet, StoreCommand
 from aggregator.configuration import RegistryTable
-from aggregator.records import Counters, Restored, ServerState, VersionRecord
-
-MAX_INCARNATIONS = 16
-"""Of one device: it makes a new one when its disk is lost. More than a few are a fault, and must not fill ours."""
+from aggregator.records import MAX_INCARNATIONS, Counters, Restored, ServerState, VersionRecord
 
 _encode_record = msgspec.msgpack.Encoder().encode
 
@@ -215,4 +212,4 @@ def initial_meta(counters: Counters) -> dict[str, str | bytes]:
     return {"counters": _encode_record(counters), "withdrawn": "[]", "shelf": "[]"}
 
 
-__all__ = ["MAX_INCARNATIONS", "Store", "StoreError", "initial_meta", "put_meta", "save_version"]
+__all__ = ["Store", "StoreError", "initial_meta", "put_meta", "save_version"]

@@ -16,6 +16,7 @@ from aggregator.downlink import vector_of
 from aggregator.events import ScheduleDue
 from aggregator.ledger import first_version
 from aggregator.manifests import check_manifest_fits, largest_manifest_bytes
+from aggregator.records import MAX_INCARNATIONS
 from models import Model, build
 from protocol.messages import MAX_MANIFEST_BYTES
 from protocol.settings import ConfigurationError
@@ -236,3 +237,14 @@ def test_a_manifest_that_devices_would_refuse_is_an_error_at_the_start() -> None
 
     with pytest.raises(ConfigurationError, match=r"manifest .* 2048 are allowed"):
         check_manifest_fits(settings, wordy)
+
+
+def test_a_device_that_makes_new_incarnations_for_ever_is_remembered_in_bounded_memory() -> None:
+    bench = Bench()
+    for number in range(3 * MAX_INCARNATIONS):
+        bench.send(bench.raw(incarnation=f"{number:016x}", sequence=1))
+
+    assert bench.core.fleet.counters.accepted == 3 * MAX_INCARNATIONS
+    assert list(bench.core.ledger.sequences) == [
+        ("dev", f"{number:016x}") for number in range(2 * MAX_INCARNATIONS, 3 * MAX_INCARNATIONS)
+    ]

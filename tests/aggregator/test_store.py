@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from aggregator.adapters.registry import NotKept, open_registry
-from aggregator.adapters.store import MAX_INCARNATIONS
 from aggregator.buffer import Buffer
 from aggregator.commands import SaveFleet
 from aggregator.configuration import RegistryTable
-from aggregator.records import Counters, DeviceRecord, JournalEntry, ServerState
+from aggregator.records import MAX_INCARNATIONS, Counters, DeviceRecord, JournalEntry, ServerState
 from protocol import tensors
 from protocol.chunks import blob_of
 from protocol.messages import DeltaRef
