@@ -90,7 +90,9 @@ class PlainDisplay:
         """Print a line, every ``PLAIN_EVERY_S`` seconds."""
         if elapsed_s >= self._next_s:
             self._next_s = elapsed_s + PLAIN_EVERY_S
-            self.say(plain_line(view.summary(), elapsed_s))
+            summary = view.summary()
+            nothing_yet = summary.version is None and caption.note
+            self.say(f"{elapsed_s:4.0f} s   {caption.note}" if nothing_yet else plain_line(summary, elapsed_s))
 
     def __enter__(self) -> Self:
         """Do nothing."""
