@@ -28,24 +28,33 @@ def split(data: bytes, chunk_bytes: int = MAX_CHUNK_BYTES) -> list[bytes]:
 class Assembly:
     """The chunks of one blob as they come: in any order, more than once, or never.
 
-    Memory is bounded by ``blob.total_bytes``: chunks are written to their place in one buffer that is allocated with
-    the first of them. The caller bounds ``total_bytes`` before it makes an assembly.
+    Memory is bounded by ``blob.total_bytes``, and one byte for every chunk: chunks are written to their place in one
+    buffer that is allocated with the first of them. The caller bounds ``total_bytes`` before it makes an assembly.
     """
 
     def __init__(self, blob: BlobRef) -> None:
         self.blob = blob
-        self._missing = set(range(blob.chunk_count))
+        self._present = bytearray(blob.chunk_count)
+        self._wanted = blob.chunk_count
         self._buffer = bytearray()
 
     @property
     def missing(self) -> list[int]:
         """Indices still wanted, in ascending order."""
-        return sorted(self._missing)
+        return self.first_missing(self._wanted)
+
+    def first_missing(self, count: int) -> list[int]:
+        """Return the lowest indices still wanted, at most ``count`` of them, in ascending order."""
+        found: list[int] = []
+        index = -1
+        while len(found) < count and (index := self._present.find(0, index + 1)) >= 0:
+            found.append(index)
+        return found
 
     @property
     def complete(self) -> bool:
         """Whether every chunk is there."""
-        return not self._missing
+        return not self._wanted
 
     def add(self, index: int, data: bytes) -> bool:
         """Put chunk ``index`` in its place; return whether it was new. Raise ``ProtocolError`` if it cannot belong."""
@@ -56,18 +65,19 @@ class Assembly:
         expected = min(blob.chunk_bytes, blob.total_bytes - start)
         if len(data) != expected:
             raise ProtocolError(f"chunk {index} has {len(data)} bytes where {expected} belong")
-        if index not in self._missing:
+        if self._present[index]:
             return False
         if not self._buffer:
             self._buffer = bytearray(blob.total_bytes)
         self._buffer[start : start + expected] = data
-        self._missing.discard(index)
+        self._present[index] = 1
+        self._wanted -= 1
         return True
 
     def result(self) -> bytes:
         """Return the whole blob; raise ``ProtocolError`` when its digest is wrong (start again then)."""
-        if self._missing:
-            raise ValueError(f"{len(self._missing)} chunks are missing")
+        if self._wanted:
+            raise ValueError(f"{self._wanted} chunks are missing")
         data = bytes(self._buffer)
         if digest_of(data) != self.blob.digest:
             raise ProtocolError("the chunks do not have the digest that was announced")

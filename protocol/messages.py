@@ -26,16 +26,19 @@ MAX_MANIFEST_BYTES = 2048
 MAX_UPDATE_BYTES = 256 * 1024 * 1024
 MAX_METRICS = 32
 
+MAX_CHUNKS = 2**20
+"""Of one blob: the largest update in chunks of 256 bytes. Book-keeping costs memory too, and is bounded by this."""
+
 Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN, max_length=64)]
-Digest: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
-Token: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
+Digest: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", max_length=64)]
+Token: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z", max_length=16)]
 Version: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
 Count: TypeAlias = Annotated[int, Meta(ge=1, lt=2**40)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
-Index: TypeAlias = Annotated[int, Meta(ge=0, lt=2**20)]
+Index: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
 Fraction: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e9)]
-CodecName: TypeAlias = Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$", max_length=32)]
+CodecName: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z", max_length=32)]
 Reason: TypeAlias = Annotated[str, Meta(max_length=512)]
 Metrics: TypeAlias = Annotated[dict[Annotated[str, Meta(max_length=64)], float], Meta(max_length=MAX_METRICS)]
 
@@ -49,6 +52,10 @@ class BlobRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     chunk_bytes: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
     encoding: CodecName
     """Tensor codec of the vector inside."""
+
+    def __post_init__(self) -> None:
+        if self.chunk_count > MAX_CHUNKS:
+            raise ValueError(f"{self.chunk_count} chunks where at most {MAX_CHUNKS} are allowed")
 
     @property
     def chunk_count(self) -> int:
@@ -251,7 +258,8 @@ def _unpacked(payload: bytes, max_bytes: int) -> Any:  # noqa: ANN401 - nothing 
 
 def _converted(body: Any, wanted: Any) -> Any:  # noqa: ANN401 - msgspec makes the type
     try:
-        return msgspec.convert(body, wanted, strict=True)
+        # Without builtin_types a text in the place of bytes would be taken for base64.
+        return msgspec.convert(body, wanted, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as exc:
         raise ProtocolError(f"wrong message: {exc}"[:400]) from exc
 
