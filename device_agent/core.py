@@ -306,7 +306,8 @@ class DeviceCore:
 
     def _may_train(self) -> bool:
         fetching = self._parts.fetch.target is not None and not self._parts.fetch.stalled
-        waiting = (fetching and self._link is Link.UP) or self._up.writing
+        # Offline, training goes on and the outbox bounds it; online, something better is about to come.
+        waiting = ((fetching or self._parts.report.put_off) and self._link is Link.UP) or self._up.writing
         return not self._parts.ledger.state.paused and not waiting
 
     def _state(self, reason: str = "") -> DeviceState:

@@ -98,6 +98,11 @@ class Reporter:
         return self._flight is not None and self._flight.step is not Step.RESTING
 
     @property
+    def put_off(self) -> bool:
+        """Whether the aggregator asked the update in flight to wait: another one would only grow old behind it."""
+        return self._flight is not None and self._flight.retries > 0
+
+    @property
     def deadline(self) -> float | None:
         """When ``due`` has something to do."""
         return self._flight.deadline if self._flight else None

@@ -275,3 +275,31 @@ def test_the_same_events_and_seed_lead_to_the_same_commands() -> None:
         return driver.commands
 
     assert run() == run()
+
+
+def test_while_an_update_was_asked_to_wait_the_device_trains_no_other_behind_it() -> None:
+    driver = Driver()
+    driver.start()
+    driver.hold(version=1)
+    driver.finish_training()
+    driver.answer(1, "retry", next_after_s=30.0)
+    driver.hold(version=2)
+    assert [version for version, _ in trains(driver)] == [1]
+
+    driver.answer(1, "accepted")
+
+    assert [version for version, _ in trains(driver)] == [1, 2]
+
+
+def test_offline_it_trains_on_even_then() -> None:
+    driver = Driver()
+    driver.start()
+    driver.hold(version=1)
+    driver.finish_training()
+    driver.answer(1, "retry", next_after_s=1e6)
+    driver.hold(version=2)
+
+    driver.cut()
+    driver.wait(30.0)
+
+    assert [version for version, _ in trains(driver)] == [1, 2]
