@@ -45,7 +45,7 @@ class AggregatorBooks:
     folded: tuple[Identity, ...]
     """Every update that went into a version or into the open buffer."""
     set_aside: tuple[Identity, ...] = ()
-    """Accepted, and then taken out by a rollback or withheld."""
+    """Accepted, and then taken out of the open buffer by a rollback."""
     counted_accepted: int
     counted_folded: int
     versions: tuple[int, ...]

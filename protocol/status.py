@@ -50,7 +50,7 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     updates_received: int = 0
     updates_accepted: int = 0
     updates_folded: int = 0
-    """Accepted updates that are in a version or in the open buffer."""
+    """Accepted updates that are in a version, in one that was withheld, or in the open buffer."""
     updates_buffered: int = 0
     updates_set_aside: int = 0
     """Accepted, then taken out of the open buffer by a rollback."""

@@ -115,7 +115,8 @@ class Federation:
         """End the agents first, then the aggregator."""
         for name in sorted(self.processes, reverse=True):
             if self.processes[name].poll() is None:
-                assert self.stop(name) == 0, self.log(name)
+                # Minus SIGTERM: a process that was started a moment ago may be asked before it has begun to listen.
+                assert self.stop(name) in (0, -signal.SIGTERM), self.log(name)
 
     # -- what files say ------------------------------------------------------------------------------------------
 
