@@ -1,0 +1,60 @@
+"""One legal message of every type."""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocol import messages as m
+
+TOKEN = "0123456789abcdef"
+DIGEST = TOKEN * 4
+BLOB = m.BlobRef(digest=DIGEST, total_bytes=1000, chunk_bytes=300, encoding="f32")
+UPDATE = m.ModelUpdate(
+    federation="demo",
+    epoch=TOKEN,
+    device_id="press-07",
+    incarnation=TOKEN,
+    sequence=3,
+    base_version=2,
+    num_examples=100,
+    num_steps=7,
+    codec="int8",
+    layout=DIGEST,
+    delta=bytes(range(40)),
+    metrics={"loss": 0.5, "accuracy": 1.0},
+)
+CHUNK = m.UpdateChunk(
+    federation="demo",
+    device_id="press-07",
+    incarnation=TOKEN,
+    sequence=3,
+    blob=msgspec.structs.replace(BLOB, encoding="update"),
+    index=3,
+    data=b"x" * 100,
+)
+PROBE = m.UpdateProbe(federation="demo", device_id="press-07", incarnation=TOKEN, sequence=3)
+RECEIPT = m.Receipt(
+    federation="demo",
+    epoch=TOKEN,
+    device_id="press-07",
+    incarnation=TOKEN,
+    sequence=3,
+    status="retry",
+    reason="chunks",
+    version=4,
+    next_after_s=1.5,
+    missing=[0, 2],
+)
+MANIFEST = m.Manifest(
+    federation="demo",
+    epoch=TOKEN,
+    version=4,
+    model={"kind": "mlp", "inputs": 64, "hidden": [32], "outputs": 10},
+    layout=DIGEST,
+    parameters=DIGEST,
+    blob=BLOB,
+    deltas=[m.DeltaRef(base_version=3, blob=BLOB)],
+    training={"epochs": 1, "learning_rate": 0.1},
+    participation=m.Participation(),
+)
+COMMAND = m.DeviceCommand(federation="demo", request_id=TOKEN, action="pause")
