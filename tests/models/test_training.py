@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models import DataError, Dataset, TrainingPlan, TrainingResult, build, local_train
+from models.optimizers import Adam
 from tests.models import reference
 from tests.models.examples import SPECS, model_and_data
 
@@ -208,3 +209,15 @@ def test_no_global_state_of_numpy_is_touched() -> None:
     after: Any = np.random.get_state()  # noqa: NPY002 - see above
     np.testing.assert_array_equal(before[1], after[1])
     assert np.geterr() == handling
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-8, 1e-12])
+def test_adam_adds_epsilon_where_the_paper_does(size: float) -> None:
+    """Seen only where gradients are as small as epsilon itself."""
+    parameters = np.zeros(1, np.float32)
+    optimizer = Adam(parameters, 0.5)
+
+    optimizer.step(np.full(1, size, np.float32))
+
+    # After one step both corrected moments are the gradient's own.
+    assert parameters[0] == pytest.approx(-0.5 * size / (size + 1e-8), rel=1e-3)

@@ -255,6 +255,11 @@ def test_deep_nesting_inside_a_manifest_is_data_for_the_model_to_refuse_or_refus
     assert list(manifest.model) == ["hidden"]
 
 
+def test_extension_types_do_not_hide_in_a_manifest() -> None:
+    body = {**body_of(MANIFEST), "model": {"kind": msgpack.ExtType(7, b"abc")}}
+    assert "max_ext_len" in refusal(m.decode_manifest, packed(body))
+
+
 def test_size_is_looked_at_first() -> None:
     big = b"\x00" * (m.MAX_MESSAGE_BYTES + 1)
     assert refusal(m.decode_up, big) == "payload of 131073 bytes where at most 131072 are allowed"

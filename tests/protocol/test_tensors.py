@@ -214,3 +214,10 @@ def test_finiteness_is_seen_past_the_range_of_squares() -> None:
     assert is_finite(np.zeros(0, np.float32))
     assert not is_finite(np.array([1e30, np.inf], np.float32))
     assert not is_finite(np.array([0.0, np.nan], np.float32))
+
+
+def test_int8_sends_zero_for_what_is_too_small_to_scale() -> None:
+    vector = np.concatenate([np.full(BLOCK, 1e-37, np.float32), np.full(BLOCK, 1e-35, np.float32)])
+    found = decode("int8", encode("int8", vector, rng()), len(vector))
+    assert not found[:BLOCK].any()
+    np.testing.assert_allclose(found[BLOCK:], vector[BLOCK:], rtol=0.01)
