@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+from msgspec import structs
+
 try:
     import typer
     from rich.console import Console
@@ -18,6 +20,7 @@ except ModuleNotFoundError as missing:
 
 from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
 from fedmq.interrupts import Interrupts
+from protocol.settings import ConfigurationError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -77,26 +80,28 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
 
 
 @app.command(short_help="Watch any running federation by its topics.")
-def monitor(
+def monitor(  # noqa: PLR0917 - typer calls it, by name
     broker: Annotated[str, typer.Option(metavar="HOST:PORT", help="The broker.")] = "127.0.0.1:1883",
     federation: Annotated[str, typer.Option(metavar="NAME", help="Whose topics to watch.")] = "demo",
     once: Annotated[bool, typer.Option("--once", help="Listen for a moment, print one table, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Listen for a moment, print one JSON object.")] = False,
     listen: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long that moment is.")] = LOOK_S,
+    username: Annotated[str, typer.Option(metavar="NAME", help="Where the broker wants one.")] = "",
+    password_file: Annotated[str, typer.Option(metavar="FILE", help="Its first line is the password.")] = "",
 ) -> None:
     """Watch any running federation: a live table of its fleet, from its topics alone."""
-    address = broker_address(broker)
+    address = structs.replace(broker_address(broker), username=username, password_file=password_file)
     name = federation_name(federation)
     from fedmq.monitor import NothingHeardError, look, print_once, snapshot, watch  # noqa: PLC0415 - see above
 
     console = Console()
-    if not (once or as_json):
-        with Interrupts() as interrupts:
-            watch(address, name, console, interrupts.wanted)
-        return
     try:
+        if not (once or as_json):
+            with Interrupts() as interrupts:
+                watch(address, name, console, interrupts.wanted)
+            return
         view, now = look(address, name, listen)
-    except NothingHeardError as exc:
+    except (NothingHeardError, ConfigurationError) as exc:
         _fail(str(exc))
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,3 +120,20 @@ def test_a_sweep_takes_away_what_was_retained_and_nothing_else(
     peer.publish("fedmq/v1/end", b"")
     peer.inbox.wait(Received, lambda event: event.topic == "fedmq/v1/end")
     assert [event.payload for event in peer.inbox.all(Received) if event.payload] == [b"stays"]
+
+
+def test_a_broker_that_wants_a_password_is_given_one(guarded: EmbeddedBroker, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("letmein\n", encoding="utf-8")
+    password.chmod(0o600)
+    command = ["monitor", "--once", "--listen", "1", "--broker", f"{guarded.host}:{guarded.port}"]
+    known = [*command, "--username", "someone", "--password-file"]
+
+    refused = CliRunner().invoke(app, command)
+    let_in = CliRunner().invoke(app, [*known, str(password)])
+    missing = CliRunner().invoke(app, [*known, str(tmp_path / "nowhere")])
+
+    assert "no connection" in refused.output
+    assert "nobody speaks of federation" in let_in.output, "the broker let it in, and nobody was there"
+    assert "nowhere" in missing.output
+    assert missing.exit_code == 1
