@@ -70,7 +70,7 @@ class Uploads:
         upload = self._by_device.get(device_id)
         if upload is None or (upload.incarnation, upload.sequence) != (incarnation, sequence):
             return []
-        return upload.assembly.missing[:MAX_MISSING]
+        return upload.assembly.first_missing(MAX_MISSING)
 
     def expire(self, now: float) -> int:
         """Forget uploads that nothing was heard of for the timeout; return how many."""

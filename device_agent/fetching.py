@@ -90,7 +90,7 @@ class Fetcher:
             return []
         self._stalls = 0
         self._resume_when_announced = False
-        if assembly.missing:
+        if not assembly.complete:
             return self._move_window(index, now)
         completed = self._completed(assembly, now)
         return [*self._close_window(), *completed]
@@ -133,7 +133,7 @@ class Fetcher:
         if self.target is None or self._assembly is None:
             return []
         self._resume_when_announced = False
-        self._window = self._assembly.missing[:WINDOW]
+        self._window = self._assembly.first_missing(WINDOW)
         self._wait(now)
         return [Subscribe(topics=self._names(self._window))]
 
@@ -143,7 +143,9 @@ class Fetcher:
             return []
         self._window.remove(index)
         commands: list[Command] = [Unsubscribe(topics=self._names([index]))]
-        following = [i for i in self._assembly.missing if i not in self._window][: WINDOW - len(self._window)]
+        # Of the first so many at most WINDOW are in the window already, so there is always one more where any is left.
+        candidates = self._assembly.first_missing(2 * WINDOW)
+        following = [index for index in candidates if index not in self._window][: WINDOW - len(self._window)]
         if following:
             self._window += following
             commands.append(Subscribe(topics=self._names(following)))
