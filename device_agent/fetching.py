@@ -90,7 +90,7 @@ class Fetcher:
             return []
         self._stalls = 0
         self._resume_when_announced = False
-        if not assembly.complete:
+        if assembly.first_missing(1):
             return self._move_window(index, now)
         completed = self._completed(assembly, now)
         return [*self._close_window(), *completed]

@@ -6,7 +6,6 @@ not only the first: nobody likes to correct a file line by line, starting a serv
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 from collections.abc import Iterator, Mapping
@@ -181,6 +180,8 @@ def _shortened(text: str) -> str:
 
 
 def _nearest(word: str, words: Mapping[str, Any] | list[str]) -> str:
+    import difflib  # noqa: PLC0415 - only a mistake pays for it, not every board
+
     near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
