@@ -78,6 +78,8 @@ def run(
 ) -> None:
     """Run the aggregator until SIGTERM or SIGINT."""
     prepared = prepare(config)
+    for warning in prepared.settings.warnings():
+        typer.echo(f"{config}: note: {warning}", err=True)
     if check:
         typer.echo(f"{config}: fine; a model of {prepared.model.layout.size:,} parameters")
         return

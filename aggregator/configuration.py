@@ -141,3 +141,15 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     registry: RegistryTable = RegistryTable()
     pace: PaceTable = PaceTable()
     metrics: MetricsTable = MetricsTable()
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed, and still may not be what was meant."""
+        found = []
+        schedule, limit = self.schedule, self.participation.contributions_per_version
+        needed = -(-max(schedule.goal, schedule.quorum) // limit)
+        if schedule.goal and not schedule.interval_s and not schedule.cron and needed > 1:
+            found.append(
+                f"[schedule] goal = {schedule.goal} and neither interval_s nor cron: "
+                f"with fewer than {needed} devices there is never a version"
+            )
+        return found

@@ -16,7 +16,7 @@ from aggregator.events import (
     StopRequested,
 )
 from protocol.link import LinkDown, LinkUp, Received, Subscribed
-from protocol.messages import decode_command
+from protocol.messages import Participation, decode_command
 from protocol.status import AggregatorState, DeviceState, decode_status, encode_status
 from tests.aggregator.harness import EPOCH, INSTANCE, Bench, only, settings_with
 
@@ -190,3 +190,26 @@ def test_a_quiet_core_stores_nothing() -> None:
     for _ in range(3):
         assert not only(bench.feed(MetricsDue()), SaveFleet)
     assert not only(bench.tick(10.0), SaveFleet)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "limit", "devices"),
+    [
+        (ScheduleTable(goal=4), 1, "fewer than 4 devices"),
+        (ScheduleTable(goal=4), 2, "fewer than 2 devices"),
+        (ScheduleTable(goal=2, quorum=3), 1, "fewer than 3 devices"),
+        (ScheduleTable(goal=1), 1, ""),
+        (ScheduleTable(goal=4), 4, ""),
+        (ScheduleTable(goal=4, interval_s=60.0), 1, ""),
+        (ScheduleTable(goal=4, cron="* * * * *"), 1, ""),
+    ],
+)
+def test_a_schedule_that_waits_for_devices_that_may_not_exist_is_warned_of(
+    schedule: ScheduleTable, limit: int, devices: str
+) -> None:
+    participation = Participation(codec="f32", contributions_per_version=limit)
+
+    warnings = settings_with(schedule=schedule, participation=participation).warnings()
+
+    assert len(warnings) == bool(devices)
+    assert devices in "".join(warnings)
