@@ -316,7 +316,8 @@ class MqttLink:
             if received.connection == connection.number:
                 connection.acknowledge(received.mid)
         connection.pump()
-        if self._stopping and self._outgoing.all_settled and self._connection is not None:
+        # In this order: whoever acknowledged and then stopped is seen to have done both (another call is on its way).
+        if self._stopping and not self._acks and self._outgoing.all_settled and self._connection is not None:
             self._connection.finish()
 
     def _begin_stop(self, deadline: float) -> None:
