@@ -1,0 +1,1 @@
+"""``fedmq provision``: a federation's identities and keys, in one folder. Nobody runs openssl by hand."""
