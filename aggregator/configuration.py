@@ -123,6 +123,13 @@ class MetricsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Mosquitto: ``$SYS/broker/publish/messages/dropped``. Some brokers cut clients that ask for $SYS."""
 
 
+class SecurityTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[security]``: what is trusted."""
+
+    insecure: bool = False
+    """Allow a broker on another machine without TLS."""
+
+
 class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -141,6 +148,10 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     registry: RegistryTable = RegistryTable()
     pace: PaceTable = PaceTable()
     metrics: MetricsTable = MetricsTable()
+    security: SecurityTable = SecurityTable()
+
+    def __post_init__(self) -> None:
+        self.broker.check_exposure(insecure=self.security.insecure)
 
     def warnings(self) -> list[str]:
         """Return what is allowed, and still may not be what was meant."""

@@ -76,6 +76,13 @@ class MetricsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interval_s: Period = 30.0
 
 
+class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this device trusts."""
+
+    insecure: bool = False
+    """Allow a broker on another machine without TLS."""
+
+
 class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file. Only ``[device]`` and ``[data]`` have keys without defaults."""
 
@@ -86,6 +93,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     outbox: OutboxSettings = OutboxSettings()
     sleep: SleepSettings = SleepSettings()
     metrics: MetricsSettings = MetricsSettings()
+    security: SecuritySettings = SecuritySettings()
+
+    def __post_init__(self) -> None:
+        self.broker.check_exposure(insecure=self.security.insecure)
 
 
 MAX_MODEL_BYTES = MAX_UPDATE_BYTES // 4

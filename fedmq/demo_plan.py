@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmq.demo_data import CLASSES, FEATURES
+from protocol.link import is_loopback
 
 FEDERATION = "demo"
 
@@ -85,6 +86,7 @@ def agent_toml(plan: DevicePlan, *, federation: str, folder: str, host: str, por
             "outbox": {"receipt_timeout_s": 2.0, "resend_max_s": 5.0},
             "sleep": {"awake_s": plan.awake_s, "asleep_s": plan.asleep_s},
             "metrics": {"interval_s": 1.0},
+            "security": _security(host),
         }
     )
 
@@ -101,6 +103,7 @@ def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devic
             "schedule": {"goal": goal_of(devices)},
             "evaluation": {"path": f"{folder}/evaluation.npz"},
             "metrics": {"interval_s": 0.5},
+            "security": _security(host),
         }
     )
 
@@ -127,6 +130,11 @@ def _by_speed(devices: int) -> list[int]:
 
 def _broker(host: str, port: int) -> dict[str, Any]:
     return {"host": host, "port": port, "reconnect_min_s": 0.2, "reconnect_max_s": 2.0}
+
+
+def _security(host: str) -> dict[str, Any]:
+    # Who names another machine's broker on the command line has decided that; these data are no secret.
+    return {"insecure": not is_loopback(host)}
 
 
 def _toml(tables: dict[str, dict[str, Any]]) -> str:

@@ -25,6 +25,11 @@ port = 1883
 # username = ""
 # password_file = ""                    # the password is the file's first line
 
+# [broker.tls]                          # required for a broker on another machine; paths are relative to this file
+#   ca = "ca.pem"                       # who vouches for the broker
+#   certificate = "aggregator.pem"
+#   key = "aggregator.key"              # chmod 600
+
 [model]                                 # devices build it from this description; no code is sent
 kind = "mlp"                            # softmax, linear, mlp
 inputs = 64                             # features per example
@@ -96,6 +101,11 @@ port = 1883
 # keepalive_s = 60                      # longer than a chunk takes on this device's line
 # username = ""
 # password_file = ""                    # the password is the file's first line
+
+# [broker.tls]                          # required for a broker on another machine; paths are relative to this file
+#   ca = "ca.pem"                       # who vouches for the broker
+#   certificate = "device-1.pem"
+#   key = "device-1.key"                # chmod 600
 
 [data]
 path = "samples.npz"                    # .npz with arrays x (examples, features) and y, or .csv with a header line

@@ -5,12 +5,35 @@ The connection itself is ``protocol.adapters.mqtt.MqttLink``; cores and simulati
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from protocol.settings import FilePath, OptionalFilePath
+
 ProtocolChoice: TypeAlias = Literal["auto", "5", "3.1.1"]
+
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){1,3}|::1", re.IGNORECASE)
+
+
+class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[broker.tls]`` table: encrypt, know the broker by its certificate, and be known by ours."""
+
+    ca: FilePath
+    """PEM: the authorities that may vouch for the broker, and no others."""
+    certificate: OptionalFilePath = ""
+    """PEM: ours, with its chain if it has one. Empty only for brokers that know their clients by password."""
+    key: OptionalFilePath = ""
+    """PEM, not encrypted, readable by its owner alone."""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    server_name: Annotated[str, Meta(max_length=253)] = ""
+    """The name that the broker's certificate must have; empty: the host that we connect to."""
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key belong together: set both, or neither")
 
 
 class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,8 +50,24 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reconnect_max_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     """Waits between attempts are drawn uniformly from 0 to a ceiling that doubles from min to max (full jitter)."""
     username: str = ""
-    password_file: str = ""
+    password_file: OptionalFilePath = ""
     """The password is the file's first line; never in the configuration itself."""
+    tls: TlsSettings | None = None
+    """None: everything is sent in the clear. Fine on the loopback interface only."""
+
+    def check_exposure(self, *, insecure: bool) -> None:
+        """Raise ``ValueError`` when this would talk in the clear over a network, unless ``insecure`` allows it."""
+        if self.tls is None and not insecure and not is_loopback(self.host):
+            raise ValueError(
+                f"broker.host is {self.host!r}, which is not this machine, and there is no table [broker.tls]: anybody "
+                "on the way could read and change everything. Write [broker.tls] with ca, certificate and key; or, "
+                "where the whole network may be trusted, insecure = true in [security]"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether the host is this machine by its spelling: localhost, 127.0.0.0/8 or ::1. No name is looked up."""
+    return _LOOPBACK.fullmatch(host) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

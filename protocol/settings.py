@@ -9,14 +9,24 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin
+from pathlib import PurePosixPath
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Meta, Struct, inspect
 
 from protocol.identifiers import IDENTIFIER_PATTERN
 
 StructT = TypeVar("StructT", bound=Struct)
+
+_FILE = {"file": True}
+FilePath: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096, extra=_FILE)]
+"""A file that the configuration names: a path, relative to the configuration's own folder, or ``credential:NAME``."""
+OptionalFilePath: TypeAlias = Annotated[str, Meta(max_length=4096, extra=_FILE)]
+"""The same, where no file (an empty text) is fine too."""
+
+CREDENTIAL = "credential:"
+"""Begins the name of a file that systemd hands over (see ``protocol.adapters.secret_files``)."""
 
 _PATTERNS_IN_WORDS = {
     IDENTIFIER_PATTERN: "1 to 64 letters, digits, '_', '.' or '-'",
@@ -48,6 +58,32 @@ def settings_from(data: Mapping[str, Any], wanted: type[StructT], source: str) -
         return msgspec.convert(data, wanted, strict=True)
     except msgspec.ValidationError as exc:  # a rule between several keys: a __post_init__ said no
         raise ConfigurationError(f"{source}: {exc}") from exc
+
+
+def anchored(settings: StructT, folder: str) -> StructT:
+    """Return the settings with every ``FilePath``, in lists and tables too, made relative to ``folder``."""
+    changes: dict[str, Any] = {}
+    for field in msgspec.structs.fields(type(settings)):
+        value = getattr(settings, field.name)
+        if isinstance(value, Struct):
+            changes[field.name] = anchored(value, folder)
+        elif _names_files(field.type):
+            changes[field.name] = _in_folder(value, folder)
+    return msgspec.structs.replace(settings, **changes) if changes else settings
+
+
+def _names_files(annotation: Any) -> bool:  # noqa: ANN401 - annotations have no type
+    if any(isinstance(part, Meta) and part.extra == _FILE for part in getattr(annotation, "__metadata__", ())):
+        return True
+    return any(_names_files(part) for part in get_args(annotation))
+
+
+def _in_folder(value: Any, folder: str) -> Any:  # noqa: ANN401 - a path, a list of paths, or None
+    if isinstance(value, list | tuple):
+        return type(value)(_in_folder(item, folder) for item in value)
+    if not value or not isinstance(value, str) or value.startswith(CREDENTIAL):
+        return value
+    return str(PurePosixPath(folder) / value)
 
 
 def _table_faults(data: Mapping[str, Any], wanted: type[Struct], path: str) -> Iterator[str]:

@@ -44,7 +44,18 @@ PLAINER = {"`f32`, `f16` or `int8`": set(tensors.CODECS), "a text, or a list of 
 
 
 def tables(settings: type[Struct]) -> dict[str, type[Struct]]:
-    return {field.name: field.type for field in msgspec.structs.fields(settings) if is_struct(field.type)}
+    """Return the tables of a file, those within tables by their dotted names."""
+    found: dict[str, type[Struct]] = {}
+    for field in msgspec.structs.fields(settings):
+        if table := table_of(field.type):
+            found[field.name] = table
+            found |= {f"{field.name}.{name}": inner for name, inner in tables(table).items()}
+    return found
+
+
+def table_of(kind: Any) -> type[Struct] | None:
+    """Return the struct behind ``X`` or ``X | None``; None for everything else."""
+    return next((part for part in (kind, *get_args(kind)) if is_struct(part)), None)
 
 
 def is_struct(kind: Any) -> bool:
@@ -72,9 +83,9 @@ def documented_rows(text: str) -> dict[str, list[str]]:
     ("file", "table"), [(file, table) for file, settings in FILES.items() for table in tables(settings)]
 )
 def test_every_key_is_documented_with_its_type_and_default(file: str, table: str) -> None:
-    where = "agent.toml" if table == "broker" else file
+    where = "agent.toml" if table.startswith("broker") else file
     rows = documented_rows(section(section(CONFIGURATION, f"## {where}"), f"### `[{table}]`"))
-    fields = msgspec.structs.fields(tables(FILES[file])[table])
+    fields = [field for field in msgspec.structs.fields(tables(FILES[file])[table]) if not table_of(field.type)]
     assert list(rows) == [field.name for field in fields]
     for field in fields:
         _, kind, default, _ = rows[field.name]
@@ -88,10 +99,9 @@ def test_every_key_is_documented_with_its_type_and_default(file: str, table: str
 
 def test_every_table_is_documented() -> None:
     for file, settings in FILES.items():
-        names = {field.name for field in msgspec.structs.fields(settings)} - (
-            {"broker"} if file != "agent.toml" else set()
-        )
-        assert set(re.findall(r"^### `\[(\w+)\]`$", section(CONFIGURATION, f"## {file}"), re.MULTILINE)) == names
+        names = {*tables(settings), *(field.name for field in msgspec.structs.fields(settings))}
+        names -= {name for name in names if name.startswith("broker") and file != "agent.toml"}
+        assert set(re.findall(r"^### `\[([\w.]+)\]`$", section(CONFIGURATION, f"## {file}"), re.MULTILINE)) == names
 
 
 # -- protocol.md: messages -----------------------------------------------------------------------------------------

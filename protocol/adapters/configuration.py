@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING
 
-from protocol.settings import ConfigurationError, StructT, settings_from
+from protocol.settings import ConfigurationError, StructT, anchored, settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 def load(path: Path, wanted: type[StructT]) -> StructT:
-    """Return the TOML file as the struct, strictly checked (see ``protocol.settings``).
+    """Return the TOML file as the struct, strictly checked (see ``protocol.settings``), with its paths anchored.
 
     Raise ``ConfigurationError``, whose text names the file and for each fault the key, what was found and what is
     allowed; also when the file cannot be read or is no TOML (with the line).
@@ -38,4 +38,4 @@ def load(path: Path, wanted: type[StructT]) -> StructT:
         raise ConfigurationError(f"{path}: not UTF-8 text (line {line})") from exc
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise ConfigurationError(f"{path}: not valid TOML: {exc}") from exc
-    return settings_from(data, wanted, str(path))
+    return anchored(settings_from(data, wanted, str(path)), str(path.parent))
