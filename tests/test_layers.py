@@ -19,7 +19,7 @@ ALLOWED = {
     "device_agent": {"device_agent", "models", "protocol"},
     "aggregator": {"aggregator", "models", "protocol"},
     "fedmq": {"fedmq", "models", "protocol", "device_agent", "aggregator", "broker_config"},
-    "broker_config": {"broker_config"},
+    "broker_config": {"broker_config", "protocol"},
 }
 
 IMPURE = {
