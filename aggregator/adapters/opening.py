@@ -13,20 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from aggregator.adapters.deltas import SUFFIXES, DeltaFiles
 from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused, translated
 from aggregator.adapters.lock import StateLock
 from aggregator.adapters.restoring import read_meta, restored
 from aggregator.adapters.rows import json_of
-from aggregator.adapters.schema import (
-    APPLICATION_ID,
-    DATABASE_NAME,
-    SCHEMA_VERSION,
-    TABLE_NAMES,
-    TABLES,
-    connect,
-    upgrade,
-)
+from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, TABLE_NAMES, TABLES, connect
 from aggregator.adapters.snapshot import Snapshot, read_snapshot
 from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
 from aggregator.configuration import RegistryTable
@@ -41,9 +32,6 @@ MAX_CHECKED_BYTES = 256 * 1024 * 1024
 
 KEPT_WRECKS = 5
 """So many broken databases are kept to be looked at."""
-
-_PARTS = ("-wal", "-shm", *SUFFIXES, "")
-"""What the files of a database are called behind its name; the database itself goes last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +121,8 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
         _check_owner(db, path, founding)
     except KeyError as exc:
         raise StoreDamaged(f"{path}: {exc} is missing") from exc
-    upgrade(db)
     # Reading it all once, now: whatever is broken is found while something can be done about it.
-    deltas = DeltaFiles(path)
-    try:
-        restored(db, deltas)
-    finally:
-        deltas.close()
+    restored(db)
 
 
 def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
@@ -195,14 +178,14 @@ def _together(snapshot: Snapshot, fresh: tuple[Shelf, ...]) -> tuple[Shelf, ...]
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the database with all that belongs to it; keep no more than ``KEPT_WRECKS`` such."""
+    """Rename database and log so that they still belong together; keep no more than ``KEPT_WRECKS``."""
     pattern = re.compile(re.escape(path.name) + r"\.corrupt-(\d+)")
     numbers = sorted(int(m[1]) for f in path.parent.iterdir() if (m := pattern.fullmatch(f.name)))
     wreck = path.with_name(f"{path.name}.corrupt-{max(numbers, default=0) + 1}")
     for old in numbers[: max(0, len(numbers) + 1 - KEPT_WRECKS)]:
-        for suffix in _PARTS:
+        for suffix in ("", "-wal", "-shm"):
             path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-    for suffix in _PARTS:
+    for suffix in ("-wal", "-shm", ""):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(wreck.with_name(wreck.name + suffix))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,10 @@ class Federation:
     keepalive_s: int = 60
     false_clock: bool = False
     cron: str = ""
+    host: str = "127.0.0.1"
+    aggregator_within: Sequence[str] = ()
+    agents_within: Sequence[str] = ()
+    """What to put before the commands, so that they run in another network (``tests.support.kernel_network``)."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -78,9 +82,16 @@ class Federation:
     def start_aggregator(self, name: str = "aggregator", state: str = "") -> subprocess.Popen[bytes]:
         config = self.directory / f"{name}.toml"
         config.write_text(self._aggregator_toml(state or name))
-        return self._spawn(name, "aggregator", config)
+        return self._spawn(name, "aggregator", config, self.aggregator_within)
 
-    def start_agent(self, number: int, *, port: int | None = None, interval_s: float = 0.05) -> subprocess.Popen[bytes]:
+    def start_agent(
+        self,
+        number: int,
+        *,
+        port: int | None = None,
+        interval_s: float = 0.05,
+        within: Sequence[str] | None = None,
+    ) -> subprocess.Popen[bytes]:
         name = f"device-{number}"
         config = self.directory / f"{name}.toml"
         data = self.directory / f"{name}.npz"
@@ -88,13 +99,13 @@ class Federation:
             rows = slice(360 + number, None, 10)
             np.savez(data, x=self._x[rows], y=self._y[rows])
         config.write_text(self._agent_toml(name, data, port or self.port, interval_s))
-        return self._spawn(name, "device_agent", config)
+        return self._spawn(name, "device_agent", config, self.agents_within if within is None else within)
 
-    def _spawn(self, name: str, module: str, config: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, module: str, config: Path, within: Sequence[str]) -> subprocess.Popen[bytes]:
         started = ["-c", FALSE_CLOCK] if self.false_clock else ["-m"]
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *started, module, "run", "--config", str(config)],
+                [*within, sys.executable, *started, module, "run", "--config", str(config)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -120,6 +131,9 @@ class Federation:
 
     # -- what files say ------------------------------------------------------------------------------------------
 
+    def _security_toml(self) -> str:
+        return "" if self.host == "127.0.0.1" else "[security]\ninsecure = true\n"
+
     def _aggregator_toml(self, name: str) -> str:
         model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.model.items())
         return f"""
@@ -127,7 +141,7 @@ class Federation:
 federation = "test"
 state_dir = "{self.directory / (name + "-state")}"
 [broker]
-host = "127.0.0.1"
+host = "{self.host}"
 port = {self.port}
 keepalive_s = {self.keepalive_s}
 reconnect_min_s = 0.05
@@ -148,7 +162,7 @@ cron = "{self.cron}"
 path = "{self.directory / "evaluation.npz"}"
 [metrics]
 interval_s = 0.5
-"""
+{self._security_toml()}"""
 
     def _agent_toml(self, name: str, data: Path, port: int, interval_s: float) -> str:
         return f"""
@@ -157,7 +171,7 @@ id = "{name}"
 federation = "test"
 state_dir = "{self.directory / (name + "-state")}"
 [broker]
-host = "127.0.0.1"
+host = "{self.host}"
 port = {port}
 keepalive_s = {self.keepalive_s}
 reconnect_min_s = 0.05
@@ -171,7 +185,7 @@ receipt_timeout_s = 1.0
 resend_max_s = 4.0
 [metrics]
 interval_s = 0.5
-"""
+{self._security_toml()}"""
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text()
