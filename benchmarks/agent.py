@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +15,30 @@ from benchmarks.support import digits
 from benchmarks.support.digits import Part
 from benchmarks.support.federation import (
     TOPICS,
-    agent,
     agent_file,
     aggregator,
     aggregator_file,
     wait_for_version,
 )
-from benchmarks.support.processes import Program, mosquitto
+from benchmarks.support.installation import DeviceInstallation
+from benchmarks.support.processes import mosquitto
 from benchmarks.support.report import Options, Row, Target, paired, progress, run, spread
 from benchmarks.support.watcher import Watcher
 from benchmarks.wire import LARGE
 
 _SETTLE_S = 1.0
 _MB = 1e6
-_DEVICE_PACKAGES = ("models", "protocol", "device_agent")
 
 
-def start(directory: Path) -> tuple[float, float, float, float]:
+def start(device: DeviceInstallation, directory: Path) -> tuple[float, float, float, float]:
     """Return (agent's seconds to connected, its idle MB, a bare paho client's seconds, its MB)."""
     part = Part(np.zeros((8, 64), dtype=np.float32), np.zeros(8, dtype=np.int64))
     with mosquitto(directory) as broker:
         file = agent_file(directory, broker.port, "device", part, {})
-        ours = _start(broker.port, TOPICS.device_state("device"), lambda: agent(file))
+        ours = _start(broker.port, TOPICS.device_state("device"), lambda: device.agent(file))
         topic = "bare/here"
-        arguments = [sys.executable, "-m", "benchmarks.support.bare_device", str(broker.port), topic]
-        theirs = _start(broker.port, topic, lambda: Program(arguments, directory / "bare.log"))
+        log = directory / "bare.log"
+        theirs = _start(broker.port, topic, lambda: device.bare_client(broker.port, topic, log))
     return *ours, *theirs
 
 
@@ -55,7 +51,9 @@ def _start(port: int, topic: str, begin: Any) -> tuple[float, float]:  # noqa: A
             return first.at - started, program.rss_bytes() / _MB
 
 
-def trained(spec: Mapping[str, Any], part: Part, versions: int, directory: Path) -> tuple[float, float]:
+def trained(
+    device: DeviceInstallation, spec: Mapping[str, Any], part: Part, versions: int, directory: Path
+) -> tuple[float, float]:
     """Return (RSS, peak RSS) in MB of an agent that has trained and reported ``versions`` times."""
     with ExitStack() as stack:
         broker = stack.enter_context(mosquitto(directory))
@@ -63,45 +61,16 @@ def trained(spec: Mapping[str, Any], part: Part, versions: int, directory: Path)
         file = agent_file(directory, broker.port, "device", part, {"training": {"min_interval_s": 0.05}})
         watcher = stack.enter_context(Watcher(broker.port, [TOPICS.current_model]))
         server, _ = stack.enter_context(aggregator(aggregator_file(directory, broker.port, spec, changes), broker.port))
-        program = stack.enter_context(agent(file))
+        program = stack.enter_context(device.agent(file))
         wait_for_version(watcher, versions, [server, program], 60.0)
         return program.rss_bytes() / _MB, program.peak_rss_bytes() / _MB
 
 
-def bare_numpy(directory: Path) -> float:
+def bare_numpy(device: DeviceInstallation, directory: Path) -> float:
     """Return the RSS in MB of a bare paho client that has imported NumPy and msgpack."""
+    topic, log = "bare/here", directory / "bare.log"
     with mosquitto(directory) as broker:
-        arguments = [sys.executable, "-m", "benchmarks.support.bare_device", str(broker.port), "bare/here"]
-        return _start(
-            broker.port, "bare/here", lambda: Program([*arguments, "numpy", "msgpack"], directory / "bare.log")
-        )[1]
-
-
-def installed(directory: Path) -> tuple[float, float, int]:
-    """Return (MB of the device's packages and all they need, MB of NumPy alone, number of distributions).
-
-    The dependencies of the bare ``fedmq`` distribution are installed into a fresh environment and their files added
-    up, compiled files included; fedmq's own packages for a device are added as they are.
-    """
-    environment = directory / "device"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    needs = [line for line in metadata.requires("fedmq") or [] if "extra ==" not in line]
-    python = environment / "bin" / "python"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *needs],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    site = next((environment / "lib").glob("python*/site-packages"))
-    distributions = list(metadata.distributions(path=[str(site)]))
-    numpy_bytes = sum(_size(site / folder) for folder in ("numpy", "numpy.libs"))
-    root = Path(__file__).resolve().parent.parent
-    own = sum(_size(root / package) for package in _DEVICE_PACKAGES)
-    return (_size(site) + own) / _MB, numpy_bytes / _MB, len(distributions)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+        return _start(broker.port, topic, lambda: device.bare_client(broker.port, topic, log, "numpy", "msgpack"))[1]
 
 
 def measure(options: Options) -> list[Row]:
@@ -111,25 +80,29 @@ def measure(options: Options) -> list[Row]:
     small = digits.dirichlet_parts(digits.train_and_test()[0])[0]
     rng = np.random.default_rng(0)
     large = Part(rng.standard_normal((64, 561)).astype(np.float32), rng.integers(0, 6, 64))
-    with tempfile.TemporaryDirectory() as place:
-        start(Path(place))  # once for nothing: compiled files and the page cache
-    for _ in range(options.repeat):
-        progress("agent: start, idle, training")
+    with tempfile.TemporaryDirectory() as home:
+        progress("agent: installation into a fresh environment")
+        device = DeviceInstallation(Path(home))
         with tempfile.TemporaryDirectory() as place:
-            seconds, idle, bare_seconds, bare_idle = start(Path(place))
-        starts.append((seconds, bare_seconds))
-        idles.append((idle, bare_idle))
-        with tempfile.TemporaryDirectory() as place:
-            bases.append(bare_numpy(Path(place)))
-            afters.append(trained(digits.SPEC, small, versions, Path(place)))
-        with tempfile.TemporaryDirectory() as place:
-            larges.append(trained(LARGE, large, versions, Path(place)))
+            start(device, Path(place))  # once for nothing: the page cache
+        for _ in range(options.repeat):
+            progress("agent: start, idle, training")
+            with tempfile.TemporaryDirectory() as place:
+                seconds, idle, bare_seconds, bare_idle = start(device, Path(place))
+            starts.append((seconds, bare_seconds))
+            idles.append((idle, bare_idle))
+            with tempfile.TemporaryDirectory() as place:
+                bases.append(bare_numpy(device, Path(place)))
+                afters.append(trained(device, digits.SPEC, small, versions, Path(place)))
+            with tempfile.TemporaryDirectory() as place:
+                larges.append(trained(device, LARGE, large, versions, Path(place)))
+        disk = _disk(device)
     return [
         _row("start to connected", starts, "s", Target(0.4)),
         _row("memory, connected and idle", idles, "MB RSS", Target(30.0)),
         _memory("memory after training MLP 64-32-10", afters, bases, Target(50.0)),
         _memory("memory after training MLP 561-200-6", larges, bases, Target(50.0)),
-        *_disk(),
+        *disk,
     ]
 
 
@@ -144,10 +117,8 @@ def _memory(what: str, measured: list[tuple[float, float]], bases: list[float], 
     return paired(f"{what}, against bare paho and NumPy", now, bases, "MB RSS", target=target, details=details)
 
 
-def _disk() -> list[Row]:
-    progress("agent: installation into a fresh environment")
-    with tempfile.TemporaryDirectory() as place:
-        size, numpy_size, count = installed(Path(place))
+def _disk(device: DeviceInstallation) -> list[Row]:
+    size, numpy_size = device.size_bytes() / _MB, device.size_bytes("numpy", "numpy.libs") / _MB
     return [
         Row(
             what="installed on disk, against NumPy alone",
@@ -157,7 +128,12 @@ def _disk() -> list[Row]:
             unit="MB",
             target=Target(125.0),
         ),
-        Row(what="distributions installed beside fedmq itself", value=count, unit="", target=Target(5.0)),
+        Row(
+            what="distributions installed beside fedmq itself",
+            value=device.distributions(),
+            unit="",
+            target=Target(5.0),
+        ),
     ]
 
 

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.settings import AgentSettings
-from protocol.adapters.configuration import ConfigurationError, load
+from device_agent.adapters.late_imports import postponed
+
+with postponed():
+    from device_agent.settings import AgentSettings
+    from protocol.adapters.configuration import ConfigurationError, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +46,9 @@ def _run(settings: AgentSettings, options: argparse.Namespace) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s", force=True
     )
-    from device_agent.adapters.store import StoreCorruptError, StoreError  # noqa: PLC0415 - not needed to check a file
-    from device_agent.service import Service  # noqa: PLC0415 - paho is slow to import, and --check needs no link
+    with postponed():
+        from device_agent.adapters.store import StoreCorruptError, StoreError  # noqa: PLC0415 - --check needs no store
+        from device_agent.service import Service  # noqa: PLC0415 - paho is slow to import, and --check needs no link
 
     try:
         return Service(settings).run()

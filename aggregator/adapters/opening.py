@@ -13,11 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from aggregator.adapters.deltas import SUFFIXES, DeltaFiles
 from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused, translated
 from aggregator.adapters.lock import StateLock
 from aggregator.adapters.restoring import read_meta, restored
 from aggregator.adapters.rows import json_of
-from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, TABLE_NAMES, TABLES, connect
+from aggregator.adapters.schema import (
+    APPLICATION_ID,
+    DATABASE_NAME,
+    SCHEMA_VERSION,
+    TABLE_NAMES,
+    TABLES,
+    connect,
+    upgrade,
+)
 from aggregator.adapters.snapshot import Snapshot, read_snapshot
 from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
 from aggregator.configuration import RegistryTable
@@ -32,6 +41,9 @@ MAX_CHECKED_BYTES = 256 * 1024 * 1024
 
 KEPT_WRECKS = 5
 """So many broken databases are kept to be looked at."""
+
+_PARTS = ("-wal", "-shm", *SUFFIXES, "")
+"""What the files of a database are called behind its name; the database itself goes last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +133,13 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
         _check_owner(db, path, founding)
     except KeyError as exc:
         raise StoreDamaged(f"{path}: {exc} is missing") from exc
+    upgrade(db)
     # Reading it all once, now: whatever is broken is found while something can be done about it.
-    restored(db)
+    deltas = DeltaFiles(path)
+    try:
+        restored(db, deltas)
+    finally:
+        deltas.close()
 
 
 def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
@@ -178,14 +195,14 @@ def _together(snapshot: Snapshot, fresh: tuple[Shelf, ...]) -> tuple[Shelf, ...]
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename database and log so that they still belong together; keep no more than ``KEPT_WRECKS``."""
+    """Rename the database with all that belongs to it; keep no more than ``KEPT_WRECKS`` such."""
     pattern = re.compile(re.escape(path.name) + r"\.corrupt-(\d+)")
     numbers = sorted(int(m[1]) for f in path.parent.iterdir() if (m := pattern.fullmatch(f.name)))
     wreck = path.with_name(f"{path.name}.corrupt-{max(numbers, default=0) + 1}")
     for old in numbers[: max(0, len(numbers) + 1 - KEPT_WRECKS)]:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in _PARTS:
             path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in _PARTS:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(wreck.with_name(wreck.name + suffix))

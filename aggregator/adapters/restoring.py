@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.adapters.deltas import DeltaFiles
 from aggregator.adapters.errors import StoreDamaged
-from aggregator.adapters.rows import CONTRIBUTION_COLUMNS, VERSION_COLUMNS, journal_entry_of, plain_of, version_of
+from aggregator.adapters.rows import JOURNAL_COLUMNS, VERSION_COLUMNS, journal_entry_of, plain_of, version_of
 from aggregator.downlink import vector_of
 from aggregator.records import Counters, DeviceRecord, Restored, ServerState, Shelf, VersionRecord
 
@@ -19,23 +20,23 @@ def read_meta(db: sqlite3.Connection) -> dict[str, str | bytes]:
     return dict(db.execute("SELECT key, value FROM meta").fetchall())
 
 
-def restored(db: sqlite3.Connection) -> Restored:
+def restored(db: sqlite3.Connection, deltas: DeltaFiles) -> Restored:
     """Return all that a core starts from; raise ``StoreDamaged`` when the content makes no sense, ``sqlite3.Error``."""
     try:
-        return _restored(db, read_meta(db))
+        return _restored(db, deltas, read_meta(db))
     except (KeyError, IndexError, TypeError, ValueError, msgspec.MsgspecError) as exc:
         raise StoreDamaged(f"the store does not hold what belongs there: {type(exc).__name__}: {exc}") from exc
 
 
-def _restored(db: sqlite3.Connection, meta: dict[str, str | bytes]) -> Restored:
+def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | bytes]) -> Restored:
     version = _current_version(db)
-    journal = db.execute(f"SELECT {CONTRIBUTION_COLUMNS}, codec, delta FROM journal ORDER BY position")  # noqa: S608 - a constant of ours
+    journal = db.execute(f"SELECT {JOURNAL_COLUMNS} FROM journal ORDER BY position")  # noqa: S608 - a constant of ours
     return Restored(
         epoch=_text(meta["epoch"]),
         store_id=_text(meta["store_id"]),
         version=version,
         server=_server(db, meta, version),
-        journal=tuple(journal_entry_of(row) for row in journal),
+        journal=tuple(journal_entry_of(row, deltas) for row in journal),
         sequences={(d, i): s for d, i, s in db.execute("SELECT device, incarnation, sequence FROM sequences")},
         devices=_devices(db),
         counters=msgspec.msgpack.decode(_bytes(meta["counters"]), type=Counters),

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 import numpy as np
 
+from aggregator.adapters.deltas import DeltaFiles, Place
 from aggregator.adapters.errors import StoreDamaged
 from aggregator.buffer import Contribution
 from aggregator.records import Aggregation, JournalEntry, VersionRecord
@@ -20,6 +21,7 @@ Row: TypeAlias = tuple[Any, ...]
 CONTRIBUTION_COLUMNS = (
     "device, incarnation, sequence, base_version, staleness, num_examples, num_steps, weight, update_bytes, metrics"
 )
+JOURNAL_COLUMNS = f"{CONTRIBUTION_COLUMNS}, codec, delta, delta_file, delta_offset, delta_size, delta_sum"
 VERSION_COLUMNS = (
     "version, kind, created, digest, blob, delta, metrics, num_updates, total_weight, step_norm, rolled_back_to"
 )
@@ -62,14 +64,27 @@ def contribution_of(row: Row) -> Contribution:
     )
 
 
-def journal_row(entry: JournalEntry) -> Row:
-    """Return the values of ``CONTRIBUTION_COLUMNS`` followed by codec and delta."""
-    return (*contribution_row(entry.contribution), entry.codec, entry.delta)
+def journal_row(entry: JournalEntry, place: Place | None) -> Row:
+    """Return the values of ``JOURNAL_COLUMNS``; the delta is in them if it has no place outside."""
+    if place is None:
+        where: Row = (entry.delta, None, None, None, None)
+    else:
+        where = (b"", place.file, place.offset, place.size, place.sum)
+    return (*contribution_row(entry.contribution), entry.codec, *where)
 
 
-def journal_entry_of(row: Row) -> JournalEntry:
-    """Return the entry in such values."""
-    return JournalEntry(contribution=contribution_of(row), codec=row[10], delta=row[11])
+def place_of(row: Row) -> Place | None:
+    """Return where the delta of a row of ``JOURNAL_COLUMNS`` lies, None when it is in the row."""
+    if row[12] is None:
+        return None
+    return Place(file=row[12], offset=row[13], size=row[14], sum=row[15])
+
+
+def journal_entry_of(row: Row, deltas: DeltaFiles) -> JournalEntry:
+    """Return the entry in such values; raise ``StoreDamaged`` when its delta is not where it should be."""
+    place = place_of(row)
+    delta = row[11] if place is None else deltas.read(place)
+    return JournalEntry(contribution=contribution_of(row), codec=row[10], delta=delta)
 
 
 def aggregation_row(aggregation: Aggregation) -> Row:

@@ -19,12 +19,12 @@ import sqlite3
 from pathlib import Path
 
 DATABASE_NAME = "aggregator.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x666D7161
 """``fmqa``: tells our file from any other SQLite database, before anything is read from it."""
 
 PAGE_BYTES = 8192
-"""An int8 update of 10k parameters takes two pages, one of float32 five."""
+"""An int8 delta of 10k parameters takes two pages, one of float32 five: those of small batches, see ``deltas``."""
 
 WAL_PAGES = 2000
 """The log is taken into the database each 16 MB: often enough that no commit waits long for it (some 20 ms)."""
@@ -38,14 +38,16 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 
--- The open buffer, in the order in which it was folded. The delta comes last: reading the rest skips its pages.
+-- The open buffer, in the order in which it was folded. The delta comes behind what others read: they skip its pages.
+-- It is empty when the bytes lie in a file beside the database (see ``deltas``); the last columns say where.
 CREATE TABLE journal (
     position INTEGER PRIMARY KEY,
     device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
     base_version INTEGER NOT NULL, staleness INTEGER NOT NULL,
     num_examples INTEGER NOT NULL, num_steps INTEGER NOT NULL,
     weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL,
-    codec TEXT NOT NULL, delta BLOB NOT NULL
+    codec TEXT NOT NULL, delta BLOB NOT NULL,
+    delta_file INTEGER, delta_offset INTEGER, delta_size INTEGER, delta_sum INTEGER
 );
 
 CREATE TABLE sequences (
@@ -87,6 +89,16 @@ CREATE TABLE parameters (version INTEGER PRIMARY KEY, vector BLOB NOT NULL, delt
 CREATE TABLE server (name TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
 """
 
+UPGRADES = {
+    1: (
+        "ALTER TABLE journal ADD COLUMN delta_file INTEGER",
+        "ALTER TABLE journal ADD COLUMN delta_offset INTEGER",
+        "ALTER TABLE journal ADD COLUMN delta_size INTEGER",
+        "ALTER TABLE journal ADD COLUMN delta_sum INTEGER",
+    ),
+}
+"""What leads from each older schema to the next one."""
+
 TABLE_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 
@@ -122,6 +134,23 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         if wal_of(path).exists():
             raise
         return _opened(path, "mode=ro&immutable=1")
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring an older database to ``SCHEMA_VERSION``, in one transaction; nothing in it is lost."""
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found == SCHEMA_VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for version in range(found, SCHEMA_VERSION):
+            for statement in UPGRADES[version]:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
 
 
 def wal_of(path: Path) -> Path:

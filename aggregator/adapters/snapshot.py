@@ -58,7 +58,7 @@ def read_snapshot(directory: Path, federation: str, layout: str) -> Snapshot | N
     """Return the snapshot when there is one that is whole and of this federation and model, else None."""
     try:
         snapshot = msgspec.msgpack.decode((directory / SNAPSHOT_NAME).read_bytes(), type=Snapshot)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     fits = snapshot.federation == federation and snapshot.layout == layout
     return snapshot if fits and digest_of(snapshot.parameters) == snapshot.digest else None

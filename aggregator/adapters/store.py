@@ -1,53 +1,67 @@
-"""The aggregator's memory: one SQLite file, one writer, one transaction for all that a batch of events changed."""
+"""The aggregator's memory: one SQLite file, one writer, one transaction for all that a batch of events changed.
+
+Large deltas lie in files beside it (see ``deltas``), which are as much a part of the transaction as the rows.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import msgspec
 
+from aggregator.adapters.deltas import DeltaFiles
 from aggregator.adapters.errors import StoreError, translated
 from aggregator.adapters.lock import StateLock
 from aggregator.adapters.restoring import restored
 from aggregator.adapters.rows import (
     CONTRIBUTION_COLUMNS,
+    JOURNAL_COLUMNS,
     VERSION_COLUMNS,
     Row,
     aggregation_row,
     contribution_row,
     journal_row,
     json_of,
+    place_of,
     version_row,
 )
 from aggregator.adapters.schema import connect, wal_of
 from aggregator.commands import Journal, SaveAggregation, SaveFleet, StoreCommand
 from aggregator.configuration import RegistryTable
-from aggregator.records import MAX_INCARNATIONS, Counters, Restored, ServerState, VersionRecord
+from aggregator.records import MAX_INCARNATIONS, Counters, JournalEntry, Restored, ServerState, VersionRecord
 
 _encode_record = msgspec.msgpack.Encoder().encode
 
 
 class Store:
-    """An open store, held under the directory's lock until ``close``. For one thread."""
+    """An open store, held under the directory's lock until ``close``. For one thread at a time.
+
+    A transaction has two halves: ``begin`` writes rows in memory, ``commit`` waits for the disk. The second takes no
+    decision and holds no interpreter lock while it waits, so that another thread can do it.
+    """
 
     def __init__(self, path: Path, db: sqlite3.Connection, lock: StateLock, limits: RegistryTable) -> None:
         self.path = path
         self._db = db
         self._lock = lock
         self._limits = limits
+        self._deltas = DeltaFiles(path)
+        named = db.execute(f"SELECT {JOURNAL_COLUMNS} FROM journal WHERE delta_file NOT NULL ORDER BY position")  # noqa: S608 - a constant of ours
+        self._deltas.go_on_behind([place for row in named if (place := place_of(row))])
         self._touched: int = db.execute("SELECT coalesce(max(touched), 0) FROM sequences").fetchone()[0]
 
     def restore(self) -> Restored:
         """Return what the last successful transaction left; raise ``StoreError`` when it cannot be read."""
         try:
-            return restored(self._db)
+            return restored(self._db, self._deltas)
         except sqlite3.Error:
             self._reconnect()
         try:
-            return restored(self._db)
+            return restored(self._db, self._deltas)
         except sqlite3.Error as exc:
             raise translated(exc, self.path) from exc
 
@@ -57,11 +71,26 @@ class Store:
         When it returns they are on the disk. After an error the caller has to ``restore``.
         """
         if commands:
-            self._transact(commands)
+            self.begin(commands)
+            self.commit()
+
+    def begin(self, commands: Sequence[StoreCommand]) -> None:
+        """Begin a transaction with these commands, for ``commit``; raise ``StoreError`` when nothing was begun."""
+        with self._all_or_nothing():
+            self._db.execute("BEGIN IMMEDIATE")
+            _Transaction(self._db, self._deltas, self._limits, self._touched + 1).write(commands)
+
+    def commit(self) -> None:
+        """Put what was begun on the disk; raise ``StoreError`` when nothing of it was written."""
+        with self._all_or_nothing():
+            self._deltas.flush()
+            self._db.execute("COMMIT")
+        self._deltas.committed()
+        self._touched += 1
 
     def size_bytes(self) -> int:
         """Return the size of the database with its log."""
-        total = 0
+        total = self._deltas.size_bytes()
         for path in (self.path, wal_of(self.path)):
             with contextlib.suppress(OSError):
                 total += path.stat().st_size
@@ -71,20 +100,20 @@ class Store:
         """Take the log into the database and let go of the directory."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        self._deltas.close()
         self._lock.release()
 
-    def _transact(self, commands: Sequence[StoreCommand]) -> None:
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            _Transaction(self._db, self._limits, self._touched + 1).write(commands)
-            self._db.execute("COMMIT")
+            yield
         except BaseException as exc:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            self._deltas.dropped()
             if isinstance(exc, sqlite3.Error):
                 raise translated(exc, self.path) from exc
             raise
-        self._touched += 1
 
     def _reconnect(self) -> None:
         # An I/O error can leave a connection unusable. Not done without need: on a full disk nothing can be opened.
@@ -99,8 +128,9 @@ class Store:
 class _Transaction:
     """The statements of one transaction."""
 
-    def __init__(self, db: sqlite3.Connection, limits: RegistryTable, touched: int) -> None:
+    def __init__(self, db: sqlite3.Connection, deltas: DeltaFiles, limits: RegistryTable, touched: int) -> None:
         self._db = db
+        self._deltas = deltas
         self._limits = limits
         self._touched = touched
 
@@ -115,16 +145,15 @@ class _Transaction:
             self._prune()
         # What came before the last end of a buffer is in that buffer's lineage: its delta is never needed again.
         rest = commands[saves[-1] + 1 :] if saves else commands
-        self._journal([command for command in rest if isinstance(command, Journal)])
+        self._journal([command.entry for command in rest if isinstance(command, Journal)], emptied=bool(saves))
         for command in commands:
             if isinstance(command, SaveFleet):
                 self._save_fleet(command)
 
-    def _journal(self, entries: list[Journal]) -> None:
-        if entries:
-            self._insert(
-                "journal", f"{CONTRIBUTION_COLUMNS}, codec, delta", [journal_row(command.entry) for command in entries]
-            )
+    def _journal(self, entries: list[JournalEntry], *, emptied: bool) -> None:
+        places = self._deltas.place([entry.delta for entry in entries], afresh=emptied)
+        rows = map(journal_row, entries, places or repeat(None))
+        self._insert("journal", JOURNAL_COLUMNS, list(rows))
 
     def _bump(self, entries: list[Journal]) -> None:
         last: dict[tuple[str, str], int] = {}

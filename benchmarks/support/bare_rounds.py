@@ -76,7 +76,7 @@ def work(port: int, number: int, data: Path, update_bytes: int) -> None:
     model = build(digits.SPEC)
     plan = TrainingPlan.from_data(digits.PLAN)
     rng = np.random.default_rng(number)
-    with np.load(data) as archive:
+    with np.load(data, allow_pickle=False) as archive:
         dataset = Dataset.for_model(model, archive["x"], archive["y"])
 
     def came(_client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:

@@ -109,6 +109,6 @@ def export(file: Path, version: int, to: Path) -> np.ndarray[Any, np.dtype[np.fl
     """Return a version's parameter vector, as ``fedmq-aggregator export`` writes it."""
     arguments = [command("fedmq-aggregator"), "export", str(version), "--to", str(to), "--config", str(file)]
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
-    with np.load(to) as archive:
+    with np.load(to, allow_pickle=False) as archive:
         vector: np.ndarray[Any, np.dtype[np.float32]] = archive["parameters"]
         return vector

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from device_agent.adapters.allocator import give_back_large_blocks
 from device_agent.commands import Evaluate, Train
 from device_agent.events import TaskFailed
 
@@ -77,6 +78,7 @@ class Trainer:
         if self._bench is None:
             for name in BLAS_THREADS:
                 os.environ.setdefault(name, "1")
+            give_back_large_blocks()
             from device_agent.adapters.workbench import Workbench  # noqa: PLC0415 - 12 MB that idle devices do without
 
             self._bench = Workbench(self._settings)

@@ -36,6 +36,6 @@ def load(path: Path, wanted: type[StructT]) -> StructT:
     except UnicodeDecodeError as exc:
         line = content[: exc.start].count(b"\n") + 1
         raise ConfigurationError(f"{path}: not UTF-8 text (line {line})") from exc
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise ConfigurationError(f"{path}: not valid TOML: {exc}") from exc
+    except (ValueError, RecursionError) as exc:  # also a number of thousands of digits, which is no TOMLDecodeError
+        raise ConfigurationError(f"{path}: not valid TOML: {str(exc)[:300]}") from exc
     return anchored(settings_from(data, wanted, str(path)), str(path.parent))

@@ -59,7 +59,10 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert safe_updates <= accepted <= safe_updates + 12
         assert safe_version <= version <= safe_version + 12
         store = opened(tmp_path)
-        assert store.restore().version.version == version
+        restored = store.restore()
+        assert restored.version.version == version
+        for entry in restored.journal:
+            assert entry == journal(entry.contribution.device_id, entry.contribution.sequence).entry
         store.close()
 
 

@@ -1,0 +1,124 @@
+"""Writes the examples that mutations start from: ``python -m tests.fuzz.seeds``, after a message has changed.
+
+Files whose names begin with "seed-" are made here. The others were found by fuzzing, and stay.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from aggregator.adapters.control import CommandRequest, RollbackRequest, StatusRequest
+from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
+from device_agent.adapters.model_cache import ModelCache
+from fedmq.examples import AGENT_TOML, AGGREGATOR_TOML
+from protocol import tensors
+from protocol.chunks import digest_of
+from protocol.messages import encode
+from protocol.status import (
+    AggregatorClaim,
+    AggregatorMetrics,
+    AggregatorState,
+    DeviceMetrics,
+    DeviceState,
+    encode_status,
+)
+from protocol.topics import Topics
+from tests.aggregator import harness as bench
+from tests.device_agent import harness as device
+from tests.fuzz.targets import CORPUS, VALUES
+from tests.protocol import samples
+
+
+def main() -> None:
+    """Write the files anew."""
+    for folder, name, data in _seeds():
+        path = CORPUS / folder / f"seed-{name}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _seeds() -> Iterator[tuple[str, str, bytes]]:
+    yield from _messages()
+    yield from _statuses()
+    yield from _vectors()
+    yield from _texts()
+    yield from _files()
+
+
+def _messages() -> Iterator[tuple[str, str, bytes]]:
+    for name, message in (("update", samples.UPDATE), ("chunk", samples.CHUNK), ("probe", samples.PROBE)):
+        yield "update", name, encode(message)
+    on_the_bench = bench.Bench()
+    yield "update", "bench", encode(on_the_bench.update("a"))
+    yield "manifest", "sample", encode(samples.MANIFEST)
+    yield "manifest", "device", encode(device.manifest(1, data=b"x" * 400))
+    yield "receipt", "sample", encode(samples.RECEIPT)
+    yield "receipt", "device", encode(device.receipt(1, "retry", reason="later", next_after_s=2.0))
+    yield "command", "sample", encode(samples.COMMAND)
+
+
+def _statuses() -> Iterator[tuple[str, str, bytes]]:
+    token = samples.TOKEN
+    states = {
+        "aggregator-state": AggregatorState(federation="demo", epoch=token, instance=token, status="online", version=3),
+        "aggregator-claim": AggregatorClaim(instance=token, store=token),
+        "aggregator-metrics": AggregatorMetrics(
+            federation="demo", refusals={"norm": 2}, staleness={"0": 9}, accuracy=0.5
+        ),
+        "device-state": DeviceState(device_id="a", state="training", boot=token, version=3, reason="because"),
+        "device-metrics": DeviceMetrics(device_id="a", refusals={"x": 1}, train_loss=0.25),
+    }
+    for folder, status in states.items():
+        yield folder, "sample", encode_status(status)
+
+
+def _vectors() -> Iterator[tuple[str, str, bytes]]:
+    rng = np.random.default_rng(1)
+    vector = rng.normal(size=VALUES).astype(np.float32)
+    for codec in tensors.CODECS:
+        yield f"vector-{codec}", "normal", tensors.encode(codec, vector, rng)
+
+
+def _texts() -> Iterator[tuple[str, str, bytes]]:
+    topics = Topics("demo")
+    for name, topic in (
+        ("update", topics.update("press-07")),
+        ("state", topics.device_state("press-07")),
+        ("blob", topics.blob("a" * 64, 17)),
+    ):
+        yield "topic", name, topic.encode()
+    yield "agent-toml", "example", AGENT_TOML.encode()
+    yield "aggregator-toml", "example", AGGREGATOR_TOML.encode()
+    for name, request in (
+        ("status", StatusRequest()),
+        ("rollback", RollbackRequest(version=3)),
+        ("command", CommandRequest(device="a", action="pause")),
+    ):
+        yield "request", name, msgspec.json.encode(request)
+
+
+def _files() -> Iterator[tuple[str, str, bytes]]:
+    data = bytes(range(200)) * 2
+    with tempfile.TemporaryDirectory() as folder:
+        ModelCache(Path(folder)).replace(device.manifest(1, data=data), data)
+        yield "model-file", "sample", (Path(folder) / "cache" / "model").read_bytes()
+        snapshot = Snapshot(
+            federation="demo",
+            store_id=samples.TOKEN,
+            layout="a" * 64,
+            spec={},
+            version=3,
+            parameters=data,
+            digest=digest_of(data),
+        )
+        write_snapshot(Path(folder), snapshot)
+        yield "snapshot", "sample", (Path(folder) / SNAPSHOT_NAME).read_bytes()
+
+
+if __name__ == "__main__":
+    main()

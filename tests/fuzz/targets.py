@@ -1,0 +1,182 @@
+"""Everything that reads bytes from outside: what to call, and the one way in which it may say no."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aggregator.adapters.control import Request
+from aggregator.adapters.snapshot import SNAPSHOT_NAME, read_snapshot
+from aggregator.configuration import AggregatorSettings
+from device_agent.adapters.model_cache import CacheError, read_model
+from device_agent.settings import AgentSettings
+from models import PlanError, SpecError, TrainingPlan, build
+from protocol import messages, tensors
+from protocol.adapters.configuration import ConfigurationError, load
+from protocol.chunks import Assembly
+from protocol.errors import ProtocolError
+from protocol.link import Received
+from protocol.messages import UpdateChunk
+from protocol.status import (
+    AggregatorClaim,
+    AggregatorMetrics,
+    AggregatorState,
+    DeviceMetrics,
+    DeviceState,
+    decode_status,
+)
+from protocol.topics import Topics
+from tests.aggregator.harness import Bench
+from tests.device_agent.harness import DEVICE, Driver
+from tests.device_agent.harness import TOPICS as DEVICE_TOPICS
+
+CORPUS = Path(__file__).parent / "corpus"
+
+VALUES = 300
+"""Size of the vector that the codecs decode: one full block of int8, and a part of another."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """``read`` returns, or raises one of ``refusals``; anything else is a defect."""
+
+    read: Callable[[bytes], object]
+    refusals: tuple[type[Exception], ...] = (ProtocolError,)
+    corpus: str = ""
+    """Name of the folder with examples; empty = the target's own name."""
+    most_words: int = 600
+    """Length of the longest refusal: what was sent is not to be sent on to a log."""
+
+
+def _update(payload: bytes) -> None:
+    message = messages.decode_up(payload)
+    if isinstance(message, UpdateChunk) and message.blob.total_bytes <= len(payload):
+        Assembly(message.blob).add(message.index, message.data)
+    assert messages.decode_up(messages.encode(message)) == message
+
+
+def _manifest(payload: bytes) -> None:
+    manifest = messages.decode_manifest(payload)
+    build(manifest.model)
+    TrainingPlan.from_data(manifest.training)
+
+
+def _status(kind: Any) -> Callable[[bytes], object]:
+    return lambda payload: decode_status(payload, kind)
+
+
+def _vector(codec: str) -> Callable[[bytes], object]:
+    return lambda payload: tensors.decode(codec, payload, VALUES)
+
+
+def _topic(payload: bytes) -> None:
+    topic = payload.decode("utf-8", "surrogateescape")
+    for parse in (Topics("demo").parse_device_topic, Topics("demo").parse_blob_topic):
+        try:
+            parse(topic)
+        except ProtocolError:
+            continue
+
+
+def _configuration(kind: Any) -> Callable[[bytes], object]:
+    def read(payload: bytes) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".toml") as file:
+            file.write(payload)
+            file.flush()
+            load(Path(file.name), kind)
+
+    return read
+
+
+def _snapshot(payload: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / SNAPSHOT_NAME).write_bytes(payload)
+        read_snapshot(Path(folder), "demo", "a" * 64)
+
+
+_REQUEST = msgspec.json.Decoder(Request)
+
+
+def _aggregator(payload: bytes) -> None:
+    """Whatever a device (or somebody in its name) says, the aggregator's core answers and goes on."""
+    topics = _BENCH.topics
+    for topic in (topics.update("a"), topics.device_state("a"), topics.device_metrics("a"), topics.aggregator_state):
+        _BENCH.handle(Received(topic=topic, payload=payload, mid=1, connection=1))
+    claim = Received(topic=topics.aggregator_claim, payload=payload, mid=1, connection=1)
+    Bench().handle(claim)
+
+
+def _agent(payload: bytes) -> None:
+    """Whatever a broker says, the device's core goes on."""
+    driver = Driver()
+    driver.start()
+    topics = DEVICE_TOPICS
+    for topic in (topics.current_model, topics.receipt(DEVICE), topics.command(DEVICE), topics.blob("a" * 64, 0)):
+        driver.give(Received(topic=topic, payload=payload))
+
+
+_BENCH = Bench()
+
+TARGETS: dict[str, Target] = {
+    "update": Target(_update),
+    "whole-update": Target(messages.decode_update, corpus="update"),
+    "identity": Target(messages.identity_of, (), "update"),
+    "manifest": Target(_manifest, (ProtocolError, SpecError, PlanError)),
+    "receipt": Target(messages.decode_receipt),
+    "command": Target(messages.decode_command),
+    "aggregator-state": Target(_status(AggregatorState)),
+    "aggregator-claim": Target(_status(AggregatorClaim)),
+    "aggregator-metrics": Target(_status(AggregatorMetrics)),
+    "device-state": Target(_status(DeviceState)),
+    "device-metrics": Target(_status(DeviceMetrics)),
+    "vector-f32": Target(_vector("f32")),
+    "vector-f16": Target(_vector("f16")),
+    "vector-int8": Target(_vector("int8")),
+    "topic": Target(_topic, ()),
+    "agent-toml": Target(_configuration(AgentSettings), (ConfigurationError,), most_words=200_000),
+    "aggregator-toml": Target(_configuration(AggregatorSettings), (ConfigurationError,), most_words=200_000),
+    "model-file": Target(lambda payload: read_model(io.BytesIO(payload)), (CacheError,), most_words=800),
+    "snapshot": Target(_snapshot, ()),
+    "request": Target(_REQUEST.decode, (msgspec.DecodeError, RecursionError, UnicodeDecodeError)),
+    "aggregator-core": Target(_aggregator, (), "*"),
+    "agent-core": Target(_agent, (), "*"),
+}
+"""Every decoder by name; "*" as corpus means all of them."""
+
+
+def corpus_of(name: str) -> list[bytes]:
+    """Return the examples for this target, in a fixed order."""
+    folder = TARGETS[name].corpus or name
+    return [path.read_bytes() for path in sorted(CORPUS.glob(f"{folder}/*.bin"))]
+
+
+def try_out(name: str, payload: bytes) -> None:
+    """Feed the target; raise what it must not raise, with the input beside it."""
+    target = TARGETS[name]
+    with _named(name, payload):
+        words = _refusal(target, payload)
+        assert words is None or 0 < len(words) < target.most_words, "a refusal without words, or with too many"
+
+
+def _refusal(target: Target, payload: bytes) -> str | None:
+    try:
+        target.read(payload)
+    except target.refusals as exc:
+        return str(exc)
+    return None
+
+
+@contextmanager
+def _named(name: str, payload: bytes) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(f"target {name}, input {payload[:2000]!r}")
+        raise
