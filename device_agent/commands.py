@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from device_agent.records import DurableState, OutboxRow
-    from protocol.messages import Manifest
+    from protocol.messages import DeltaRef, Manifest
     from protocol.status import DeviceMetrics
 
 
@@ -86,6 +86,22 @@ class CacheModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PatchModel:
+    """Add a step to the cached model, and replace it atomically by the sum.
+
+    Needs NumPy, so it comes only after a task has ended. Answer: ``ModelCached``; ``PatchFailed`` when step and cached
+    model do not make ``manifest.parameters``; ``CacheFailed`` when the sum could not be written.
+    """
+
+    manifest: Manifest
+    """Of the model to be made; its blob is the float32 vector itself."""
+    delta: DeltaRef
+    """What ``data`` is, and which version it is to be added to."""
+    data: bytes
+    """The blob that ``delta.blob`` names; its digest has been checked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropModel:
     """Delete the cached model."""
 
@@ -148,6 +164,7 @@ Command: TypeAlias = (
     | Persist
     | LoadUpdate
     | CacheModel
+    | PatchModel
     | DropModel
     | Train
     | Evaluate

@@ -68,6 +68,8 @@ def device_metrics(
         updates_stale=counters.updates_stale,
         updates_rejected=counters.updates_rejected,
         updates_dropped=counters.updates_dropped,
+        models_received=counters.models_received,
+        models_from_delta=counters.models_from_delta,
         refusals=counters.refusals,
         outbox_updates=outbox[0],
         outbox_bytes=outbox[1],

@@ -68,6 +68,7 @@ class DeviceCore:
             ev.UpdateLoaded: self._up.loaded,
             ev.ModelCached: lambda event, _now: self._down.cached(event),
             ev.CacheFailed: self._down.cache_failed,
+            ev.PatchFailed: self._down.patch_failed,
             ev.TrainingDone: self._on_training_done,
             ev.EvaluationDone: self._on_evaluation_done,
             ev.TaskStopped: self._on_task_stopped,

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.commands import CacheModel, Command, DropModel, Log, Subscribe
+from device_agent.commands import CacheModel, Command, DropModel, Log, PatchModel, Subscribe
+from device_agent.settings import MAX_MODEL_CHUNKS
+from protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from device_agent.events import CacheFailed, ModelCached
+    from device_agent.events import CacheFailed, ModelCached, PatchFailed
     from device_agent.gate import Chunk
     from device_agent.parts import Parts
     from device_agent.upstream import Upstream
-    from protocol.messages import Manifest, Receipt
+    from protocol.messages import DeltaRef, Manifest, Receipt
 
 REREAD_GAP_S = 5.0
 """Hints that a manifest was missed lead to one more subscription at most this often."""
+
+
+def useful_delta(manifest: Manifest, held: Manifest | None) -> DeltaRef | None:
+    """Return the smallest delta that leads from what is held to this model in fewer bytes than the whole, if any.
+
+    Only to a float32 blob: its digest is the parameters' own, so the sum is that blob, bit for bit, and cached as such.
+    """
+    if held is None or held.epoch != manifest.epoch or manifest.blob.encoding != "f32":
+        return None
+    found = [
+        delta
+        for delta in manifest.deltas
+        if delta.base_version == held.version
+        and delta.blob.total_bytes < manifest.blob.total_bytes
+        and delta.blob.chunk_count <= MAX_MODEL_CHUNKS
+    ]
+    return min(found, key=lambda delta: delta.blob.total_bytes, default=None)
 
 
 class Downstream:
@@ -23,7 +42,7 @@ class Downstream:
     def __init__(self, parts: Parts, upstream: Upstream) -> None:
         self._parts = parts
         self._upstream = upstream
-        self._caching: Manifest | None = None
+        self._caching: tuple[Manifest, DeltaRef | None] | None = None
         self._free_at: float | None = None
         self.reread_at: float | None = None
         """When to read the manifest again although nothing hints at news: the broker may have dropped one."""
@@ -57,17 +76,24 @@ class Downstream:
         return commands + self._follow(manifest, now)
 
     def chunk(self, chunk: Chunk, now: float) -> list[Command]:
-        """Take in a chunk; raise ``ProtocolError`` when it is wrong."""
-        commands = self._parts.fetch.chunk(chunk.digest, chunk.index, chunk.data, now)
+        """Take in a chunk; raise ``ProtocolError`` when it is wrong and the whole model's."""
+        try:
+            commands = self._parts.fetch.chunk(chunk.digest, chunk.index, chunk.data, now)
+        except ProtocolError as exc:
+            if self._parts.fetch.delta is None:
+                raise
+            return self._whole_instead(str(exc), now)
         for command in commands:
-            if isinstance(command, CacheModel):
-                self._caching = command.manifest
+            if isinstance(command, CacheModel | PatchModel):
+                self._caching = (command.manifest, self._parts.fetch.delta)
         return commands
 
     def cached(self, event: ModelCached) -> list[Command]:
         """Hold the model that is in the cache now."""
-        manifest, self._caching = self._caching, None
-        if manifest is None or (manifest.epoch, manifest.version) != (event.epoch, event.version):
+        if self._caching is None:
+            return []
+        (manifest, delta), self._caching = self._caching, None
+        if (manifest.epoch, manifest.version) != (event.epoch, event.version):
             return []
         self.reason = ""
         target = self._parts.fetch.target
@@ -78,8 +104,10 @@ class Downstream:
             manifest = target  # the same model, announced once more meanwhile: with its newest training plan
             commands = self._parts.fetch.cancel()
         self._parts.desk.hold(manifest)
-        fields = {"version": manifest.version, "bytes": manifest.blob.total_bytes}
-        return [*commands, Log(level="info", message="model ready", fields=fields)]
+        self._parts.ledger.count("models_received")
+        if delta is not None:
+            self._parts.ledger.count("models_from_delta")
+        return [*commands, Log(level="info", message="model ready", fields=_told(manifest, delta))]
 
     def cache_failed(self, event: CacheFailed, now: float) -> list[Command]:
         """Fetch it again later."""
@@ -87,6 +115,11 @@ class Downstream:
         self.reason = f"cannot write the model cache: {event.reason}"
         self._parts.fetch.cache_failed(now)
         return [Log(level="error", message="cannot write the model cache", fields={"reason": event.reason})]
+
+    def patch_failed(self, event: PatchFailed, now: float) -> list[Command]:
+        """Fetch the whole model: its delta does not lead there."""
+        self._caching = None
+        return self._whole_instead(event.reason, now)
 
     def hint(self, receipt: Receipt, now: float) -> list[Command]:
         """Read the manifest again when a receipt speaks of a history or version not heard of."""
@@ -124,20 +157,35 @@ class Downstream:
     def _follow(self, manifest: Manifest, now: float) -> list[Command]:
         fetch, held = self._parts.fetch, self._parts.desk.held
         if fetch.target is not None and fetch.target.blob == manifest.blob and fetch.target.version == manifest.version:
+            if fetch.delta_missing:
+                return self._whole_instead("its chunks do not come", now)
             return fetch.announced(manifest, now)
         if held is not None and held.version == manifest.version and held.parameters == manifest.parameters:
             if held != manifest:
                 self._parts.desk.hold(manifest)
             return []
-        told = Log(
-            level="info",
-            message="fetching model",
-            fields={"version": manifest.version, "bytes": manifest.blob.total_bytes},
-        )
-        return [told, *fetch.begin(manifest, now)]
+        # Adding takes NumPy: 12 MB that a device which has not trained does without, by fetching the whole.
+        delta = useful_delta(manifest, held) if self._parts.desk.equipped else None
+        commands = fetch.begin(manifest, now, delta)
+        return [Log(level="info", message="fetching model", fields=_told(manifest, fetch.delta)), *commands]
+
+    def _whole_instead(self, reason: str, now: float) -> list[Command]:
+        target = self._parts.fetch.target
+        if target is None:
+            return []
+        self._parts.ledger.refuse("unusable delta")
+        fields = {"version": target.version, "reason": reason}
+        told = Log(level="warning", message="delta cannot be used: fetching the whole model", fields=fields)
+        return [told, *self._parts.fetch.take_whole(now)]
 
     def _heard(self, now: float) -> None:
         self.reread_at = now + self._parts.settings.outbox.resend_max_s
 
     def _reread(self) -> Command:
         return Subscribe(topics=(self._parts.topics.current_model,))
+
+
+def _told(manifest: Manifest, delta: DeltaRef | None) -> dict[str, object]:
+    if delta is None:
+        return {"version": manifest.version, "bytes": manifest.blob.total_bytes}
+    return {"version": manifest.version, "bytes": delta.blob.total_bytes, "from": delta.base_version}

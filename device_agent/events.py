@@ -55,7 +55,7 @@ class UpdateLoaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCached:
-    """Answer to ``CacheModel``: complete and durable, and what the next restart will find."""
+    """Answer to ``CacheModel`` and ``PatchModel``: complete and durable, and what the next restart will find."""
 
     epoch: str
     version: int
@@ -63,7 +63,14 @@ class ModelCached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheFailed:
-    """Answer to ``CacheModel``: could not be written; the model cached before is untouched."""
+    """Answer to ``CacheModel`` and ``PatchModel``: not written; the model cached before is untouched."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchFailed:
+    """Answer to ``PatchModel``: what is cached and the step do not make the model; the cache is untouched."""
 
     reason: str
 
@@ -122,6 +129,7 @@ Event: TypeAlias = (
     | UpdateLoaded
     | ModelCached
     | CacheFailed
+    | PatchFailed
     | TrainingDone
     | EvaluationDone
     | TaskStopped

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from device_agent.backoff import full_jitter
-from device_agent.commands import CacheModel, Command, Subscribe, Unsubscribe
+from device_agent.commands import CacheModel, Command, PatchModel, Subscribe, Unsubscribe
 from protocol.chunks import Assembly
 from protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
     import random
 
-    from protocol.messages import Manifest
+    from protocol.messages import BlobRef, DeltaRef, Manifest
     from protocol.topics import Topics
 
 WINDOW = 4
@@ -25,6 +25,9 @@ class Fetcher:
     It stops when the connection goes and resumes, with the chunks it has, when the manifest is seen again. When nothing
     comes for a while it asks for ``model/current`` again rather than for the chunks: that message travels behind
     chunks that are merely slow, so it never makes a slow link carry a chunk twice.
+
+    A model comes whole, or as a delta from the version that is held. A delta that turned out useless is not tried a
+    second time; whoever finds that out says ``take_whole``.
     """
 
     def __init__(self, topics: Topics, rng: random.Random, *, first_wait_s: float, max_wait_s: float) -> None:
@@ -34,30 +37,53 @@ class Fetcher:
         self._rng = rng
         self._first_wait_s = first_wait_s
         self._max_wait_s = max_wait_s
+        self._delta: DeltaRef | None = None
+        self._blob: BlobRef | None = None
         self._assembly: Assembly | None = None
         self._window: list[int] = []
         self._resume_when_announced = False
         self._stalls = 0
         self._spoiled = 0
+        self._asked = False
+        self._useless_for = ""
+
+    @property
+    def delta(self) -> DeltaRef | None:
+        """The delta that is fetched or was handed over; None when the model comes whole, or none comes."""
+        return self._delta
+
+    @property
+    def delta_missing(self) -> bool:
+        """Whether a delta's chunks do not come, though the connection carries other things."""
+        return self._delta is not None and self._asked
 
     @property
     def stalled(self) -> bool:
         """Whether the last attempt got nowhere, so that nobody should wait for this model."""
         return self._stalls > 0 or self._spoiled > 0
 
-    def begin(self, manifest: Manifest, now: float) -> list[Command]:
-        """Fetch this model from now on, whatever was fetched before."""
+    def begin(self, manifest: Manifest, now: float, delta: DeltaRef | None = None) -> list[Command]:
+        """Fetch this model from now on, whatever was fetched before: by its delta unless that proved useless."""
         commands = self.cancel()
         self.target = manifest
-        self._assembly = Assembly(manifest.blob)
+        self._delta = delta if manifest.parameters != self._useless_for else None
+        self._blob = self._delta.blob if self._delta else manifest.blob
+        self._assembly = Assembly(self._blob)
         return commands + self._resume(now)
+
+    def take_whole(self, now: float) -> list[Command]:
+        """Fetch the whole model after all, and remember for as long as it is the newest that its delta is useless."""
+        if self.target is None:
+            return []
+        self._useless_for = self.target.parameters
+        return self.begin(self.target, now)
 
     def cancel(self) -> list[Command]:
         """Fetch nothing."""
         commands = self._close_window()
-        self.target = self._assembly = self.deadline = None
+        self.target = self._delta = self._blob = self._assembly = self.deadline = None
         self._stalls = self._spoiled = 0
-        self._resume_when_announced = False
+        self._resume_when_announced = self._asked = False
         return commands
 
     def announced(self, manifest: Manifest, now: float) -> list[Command]:
@@ -74,13 +100,14 @@ class Fetcher:
     def link_down(self) -> None:
         """Forget the subscriptions: sessions are clean."""
         self._window = []
+        self._asked = False
         if self._assembly is not None and not self._assembly.complete:
             self.deadline = None
 
     def chunk(self, digest: str, index: int, payload: bytes, now: float) -> list[Command]:
         """Take in a chunk; raise ``ProtocolError`` if it cannot be one of this blob or spoils its digest."""
         assembly = self._assembly
-        if self.target is None or assembly is None or digest != self.target.blob.digest or assembly.complete:
+        if self.target is None or assembly is None or digest != assembly.blob.digest or assembly.complete:
             return []
         if not payload:
             # The aggregator cleared it: a newer version must be there.
@@ -89,7 +116,7 @@ class Fetcher:
         if not assembly.add(index, payload):
             return []
         self._stalls = 0
-        self._resume_when_announced = False
+        self._resume_when_announced = self._asked = False
         if assembly.first_missing(1):
             return self._move_window(index, now)
         completed = self._completed(assembly, now)
@@ -105,6 +132,7 @@ class Fetcher:
             return []
         self._stalls += 1
         self._resume_when_announced = True
+        self._asked = bool(self._window)
         self._wait(now)
         return [Subscribe(topics=(self._topics.current_model,))]
 
@@ -120,13 +148,15 @@ class Fetcher:
         self.deadline = None
         # The bytes are the command's from here on; a second copy for the time of the write would double the memory.
         self._assembly = None
+        if self._delta is not None:
+            return [PatchModel(manifest=manifest, delta=self._delta, data=data)]
         return [CacheModel(manifest=manifest, data=data)]
 
     def _spoil(self, now: float) -> None:
-        if self.target is None:
+        if self._blob is None:
             return
         self._spoiled += 1
-        self._assembly = Assembly(self.target.blob)
+        self._assembly = Assembly(self._blob)
         self._wait(now)
 
     def _resume(self, now: float) -> list[Command]:
@@ -156,7 +186,7 @@ class Fetcher:
         return [Unsubscribe(topics=self._names(window))] if window else []
 
     def _names(self, indices: list[int]) -> tuple[str, ...]:
-        digest = self.target.blob.digest if self.target else ""
+        digest = self._blob.digest if self._blob else ""
         return tuple(self._topics.blob(digest, index) for index in indices)
 
     def _wait(self, now: float) -> None:

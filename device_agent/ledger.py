@@ -30,6 +30,8 @@ CounterName: TypeAlias = Literal[
     "updates_stale",
     "updates_rejected",
     "updates_dropped",
+    "models_received",
+    "models_from_delta",
 ]
 
 

@@ -33,6 +33,10 @@ class Counters(Struct, frozen=True, kw_only=True):
     updates_stale: int = 0
     updates_rejected: int = 0
     updates_dropped: int = 0
+    models_received: int = 0
+    """Fetched and kept, in whichever way."""
+    models_from_delta: int = 0
+    """Of these, made of the one before and a small step."""
     refusals: dict[str, int] = {}
     """Refused, dropped and malformed things by reason."""
 

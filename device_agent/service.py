@@ -67,6 +67,7 @@ class Service:
             do.Persist: self._persist,
             do.LoadUpdate: self._load_update,
             do.CacheModel: self._cache_model,
+            do.PatchModel: self._patch_model,
             do.DropModel: self._drop_model,
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
@@ -196,6 +197,14 @@ class Service:
         except CacheError as exc:
             return ev.CacheFailed(reason=str(exc))
         return ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version)
+
+    def _patch_model(self, command: do.PatchModel) -> ev.Event:
+        try:
+            # Imports NumPy, which the trainer has loaded by now: an idle device never comes here.
+            from device_agent.adapters.patching import patch  # noqa: PLC0415 - see above
+        except ImportError as exc:
+            return ev.PatchFailed(reason=str(exc))
+        return patch(self._cache, command)
 
     def _drop_model(self, _command: do.DropModel) -> None:
         self._cache.drop()

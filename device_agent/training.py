@@ -32,6 +32,8 @@ class Desk:
         self.manifest: Manifest | None = None
         """What the task under way works on."""
         self.evaluation_wanted = False
+        self.equipped = False
+        """Whether a task has ended in this process: what trainings need in memory (NumPy) is there."""
         self.reason = ""
         """Why the last attempt failed; empty when it did not."""
         self._device_id = device_id
@@ -84,6 +86,7 @@ class Desk:
 
     def ended(self, task: int) -> bool:
         """Take in that a task ended; return whether its result is wanted."""
+        self.equipped = True
         if task != self.task or self.work is Work.IDLE:
             return False
         wanted = self.work is not Work.STOPPING

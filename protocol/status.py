@@ -106,6 +106,10 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     updates_rejected: int = 0
     updates_dropped: int = 0
     """Given up by the device because its outbox was full."""
+    models_received: int = 0
+    """Fetched and kept, in whichever way."""
+    models_from_delta: int = 0
+    """Of these, made of the one before and a small step."""
     refusals: dict[str, int] = {}
     outbox_updates: int = 0
     outbox_bytes: int = 0

@@ -49,7 +49,7 @@ class ModelCache:
         except OSError as exc:
             raise CacheError(f"no model in the cache: {exc.strerror or exc}") from exc
 
-    def replace(self, manifest: Manifest, data: bytes) -> None:
+    def replace(self, manifest: Manifest, data: bytes | memoryview) -> None:
         """Write the model beside the old one, make it durable, and put it in its place."""
         head = encode(manifest)
         part = self._path.with_name("model.part")

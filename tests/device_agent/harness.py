@@ -82,6 +82,7 @@ class Disk:
     rows: dict[int, OutboxRow] = field(default_factory=dict)
     model: Manifest | None = None
     write_error: str = ""
+    patch_error: str = ""
     cache_error: str = ""
 
     def restored(self) -> RestoredState:
@@ -213,14 +214,19 @@ class Driver:
             case do.LoadUpdate(sequence=sequence):
                 row = self.disk.rows.get(sequence)
                 return [ev.UpdateLoaded(sequence=sequence, payload=row.payload if row else None)]
-            case do.CacheModel() if self.disk.cache_error:
-                return [ev.CacheFailed(reason=self.disk.cache_error)]
-            case do.CacheModel():
-                self.disk.model = command.manifest
-                return [ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version)]
+            case do.CacheModel() | do.PatchModel():
+                return [self._cache(command)]
             case do.DropModel():
                 self.disk.model = None
         return []
+
+    def _cache(self, command: do.CacheModel | do.PatchModel) -> ev.Event:
+        if self.disk.patch_error and isinstance(command, do.PatchModel):
+            return ev.PatchFailed(reason=self.disk.patch_error)
+        if self.disk.cache_error:
+            return ev.CacheFailed(reason=self.disk.cache_error)
+        self.disk.model = command.manifest
+        return ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version)
 
     def _persist(self, command: do.Persist) -> list[ev.Event]:
         sequence = command.put.entry.sequence if command.put else None

@@ -9,10 +9,12 @@ import numpy as np
 
 from device_agent import commands as do
 from device_agent import events as ev
+from device_agent.adapters.patching import PatchError, patched
 from device_agent.core import DeviceCore
 from device_agent.records import OutboxRow, RestoredState
 from device_agent.settings import AgentSettings
 from protocol import tensors
+from protocol.chunks import digest_of
 from protocol.link import LinkEvent
 from protocol.messages import Manifest, ModelUpdate, decode_update
 from tests.simulation.broker import Broker, Link
@@ -41,6 +43,8 @@ class DeviceProcess:
         self.disk = Disk(f"{world.rng.getrandbits(64):016x}")
         self.created: dict[tuple[str, str, int], ModelUpdate] = {}
         """Every update that was ever committed to the outbox, by identity."""
+        self.held: dict[int, str] = {}
+        """Digest of the parameters of every version that was ever cached."""
         self.starts = self.crashes = 0
         self.alive = False
         self.world.after(world.rng.uniform(0.0, 5.0), self.start)
@@ -91,14 +95,29 @@ class DeviceProcess:
                 row = self.disk.rows.get(command.sequence)
                 self.take(ev.UpdateLoaded(sequence=command.sequence, payload=row.payload if row else None))
             case do.CacheModel():
-                self.disk.model = (command.manifest, command.data)
-                self.take(ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version))
+                self._cache(command.manifest, command.data)
+            case do.PatchModel():
+                self._patch(command)
             case do.DropModel():
                 self.disk.model = None
             case do.Train():
                 self._train(command)
             case do.Exit():
                 self.alive = False
+
+    def _patch(self, command: do.PatchModel) -> None:
+        assert self.disk.model is not None, "a step from nothing"
+        try:
+            data = patched(command, *self.disk.model).tobytes()
+        except PatchError as exc:
+            self.take(ev.PatchFailed(reason=str(exc)))
+            return
+        self._cache(command.manifest, data)
+
+    def _cache(self, manifest: Manifest, data: bytes) -> None:
+        self.disk.model = (manifest, data)
+        self.held[manifest.version] = digest_of(data)
+        self.take(ev.ModelCached(epoch=manifest.epoch, version=manifest.version))
 
     def _persist(self, command: do.Persist) -> None:
         self.disk.state = replace(self.disk.state, durable=command.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ SPEC = {"kind": "softmax", "inputs": 60, "outputs": 3}
 """183 parameters: three chunks each way at the smallest chunk size."""
 
 
-def settings_of_aggregator(schedule: ScheduleTable) -> AggregatorSettings:
+def settings_of_aggregator(schedule: ScheduleTable, delta_codec: Literal["", "int8"]) -> AggregatorSettings:
     return AggregatorSettings(
         aggregator=AggregatorTable(federation="sim", state_dir="unused"),
         model=dict(SPEC),
@@ -37,7 +38,7 @@ def settings_of_aggregator(schedule: ScheduleTable) -> AggregatorSettings:
         participation=Participation(codec="f32"),
         aggregation=AggregationTable(max_staleness=8),
         schedule=schedule,
-        downlink=DownlinkTable(chunk_bytes=256),
+        downlink=DownlinkTable(chunk_bytes=256, delta_codec=delta_codec),
     )
 
 
@@ -52,12 +53,18 @@ def settings_of_device(name: str) -> AgentSettings:
 class Fleet:
     """A federation under a virtual clock."""
 
-    def __init__(self, seed: int, weather: Weather, devices: int = 5, schedule: ScheduleTable | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        weather: Weather,
+        devices: int = 5,
+        schedule: ScheduleTable | None = None,
+        delta_codec: Literal["", "int8"] = "",
+    ) -> None:
         self.world = World(seed, weather)
         self.broker = Broker(self.world)
-        self.aggregator = AggregatorProcess(
-            self.world, self.broker, settings_of_aggregator(schedule or ScheduleTable(goal=3, interval_s=10.0))
-        )
+        table = settings_of_aggregator(schedule or ScheduleTable(goal=3, interval_s=10.0), delta_codec)
+        self.aggregator = AggregatorProcess(self.world, self.broker, table)
         size = build(SPEC).layout.size
         # Speeds differ by a factor of about 30.
         self.devices = [
@@ -106,6 +113,7 @@ class Fleet:
         assert counters.folded + counters.set_aside == counters.accepted
         assert [v.version for v in store.versions] == list(range(len(store.versions)))
         self._check_devices(set(accepted))
+        self._check_models()
         self._check_parameters(created)
 
     def created(self) -> dict[tuple[str, str, int], ModelUpdate]:
@@ -124,14 +132,26 @@ class Fleet:
                 counts.updates_dropped + counts.updates_stale
             )
 
+    def _check_models(self) -> None:
+        """Whichever way a device came by a version, it held the very bits of it."""
+        versions = {version.version: version.digest for version in self.aggregator.store.versions}
+        for device in self.devices:
+            assert device.held, "a device that never got a model"
+            assert device.held.items() <= versions.items()
+
     def _check_parameters(self, created: dict[tuple[str, str, int], ModelUpdate]) -> None:
         store = self.aggregator.store
         expected = vector_of(store.versions[0].parameters).astype(np.float64)
         for aggregation in store.aggregations:
             assert aggregation.outcome == "published"
             expected = expected + mean_of(aggregation, created)
+        # What a lossy way down rounds off stays in the master, and never adds up.
+        np.testing.assert_allclose(store.restored.server.master, expected, rtol=0, atol=1e-5)
+        steps = [version.parameters for version in store.versions[-2:]]
+        largest = np.abs(vector_of(steps[-1]) - vector_of(steps[0])).max()
+        coarseness = largest / 64.0 if self.aggregator.settings.downlink.delta_codec else 0.0
         found = vector_of(store.versions[-1].parameters)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 + coarseness)
 
 
 def mean_of(aggregation: Aggregation, created: dict[tuple[str, str, int], ModelUpdate]) -> NDArray[np.float64]:

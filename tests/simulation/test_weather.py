@@ -43,8 +43,40 @@ def test_a_fleet_in_fine_weather_makes_versions_of_every_update() -> None:
 @pytest.mark.parametrize("storm", STORMS)
 @pytest.mark.parametrize("seed", range(32))
 def test_nothing_is_lost_and_nothing_counts_twice(storm: str, seed: int) -> None:
-    fleet = Fleet(seed, STORMS[storm])
+    weather_a_storm(Fleet(seed, STORMS[storm]))
 
+
+@pytest.mark.parametrize("storm", STORMS)
+@pytest.mark.parametrize("seed", range(4))
+def test_nor_when_versions_come_as_deltas(storm: str, seed: int) -> None:
+    fleet = Fleet(seed, STORMS[storm], delta_codec="int8")
+
+    weather_a_storm(fleet)
+
+    received, from_delta = models_received(fleet)
+    assert from_delta > 0.75 * received, "deltas were hardly used"
+
+
+def test_in_fine_weather_versions_come_as_deltas_once_a_device_has_trained() -> None:
+    fleet = Fleet(seed=0, weather=FINE, delta_codec="int8")
+
+    fleet.run(120.0)
+
+    fleet.check()
+    for device in fleet.devices:
+        counts = device.disk.state.durable.counters
+        assert "unusable delta" not in counts.refusals
+        # The slowest gets a few versions whole while it trains for the first time.
+        assert counts.models_from_delta > 0.9 * counts.models_received
+
+
+def models_received(fleet: Fleet) -> tuple[int, int]:
+    counts = [device.disk.state.durable.counters for device in fleet.devices]
+    return sum(c.models_received for c in counts), sum(c.models_from_delta for c in counts)
+
+
+def weather_a_storm(fleet: Fleet) -> None:
+    """Run through the storm and beyond; check that nothing is lost and that it goes on by itself."""
     fleet.run(60.0)
     before = len(fleet.aggregator.store.versions)
     unsettled = {(d.name, s): 0 for d in fleet.devices for s in d.disk.rows}
