@@ -13,9 +13,10 @@ from paho.mqtt.client import error_string
 from paho.mqtt.enums import MQTTErrorCode
 
 from protocol.adapters.loop import READABLE, WRITABLE
+from protocol.adapters.packets import DISCONNECT, MAX_REMAINING_BYTES, PINGREQ, puback
 from protocol.adapters.paho_client import LinkClient
 from protocol.adapters.terms import Loss, Publish, Subscribe
-from protocol.adapters.wire import DISCONNECT, PINGREQ, BufferedSocket, puback
+from protocol.adapters.wire import BufferedSocket
 from protocol.heartbeat import Heartbeat
 from protocol.link import Received, Subscribed
 
@@ -48,11 +49,15 @@ class Connection:
         self._owner = owner
         self._wire = BufferedSocket(sock, terms.max_packet_bytes)
         self._client = LinkClient(
-            terms.client_id, terms.protocol, self._wire, self._on_packet, clean_session=terms.clean_session
+            terms.client_id,
+            terms.protocol,
+            self._wire,
+            self._on_packet,
+            self._on_puback,
+            clean_session=terms.clean_session,
         )
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
-        self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
         self._acks: deque[bytes] = deque()
         self._publishing: dict[int, Publish] = {}
@@ -65,7 +70,6 @@ class Connection:
         self._ended = False
         self._said_goodbye = False
         self._draining = False
-        self._reading = False
         self._watched = READABLE
         self._timer: Timer | None = None
 
@@ -173,7 +177,6 @@ class Connection:
 
     def _read(self) -> None:
         self._wire.begin_pass()
-        self._reading = True
         try:
             while not self._ended:
                 code = self._client.loop_read()
@@ -184,8 +187,6 @@ class Connection:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the link tries again
             self.fault(exc)
             return
-        finally:
-            self._reading = False
         self._heartbeat.received(self._loop.now())
 
     def _cut_off(self, reason: str) -> None:
@@ -196,6 +197,11 @@ class Connection:
         taken = self._owner.got(received)
         if qos and not (taken and self._terms.manual_ack):
             self.acknowledge(mid)
+
+    def _on_puback(self, mid: int, error: str) -> None:
+        job = self._publishing.pop(mid, None)
+        if job is not None:
+            self._owner.settled(job, error)
 
     # --- writing
 
@@ -216,15 +222,19 @@ class Connection:
 
     def _carry_out_jobs(self) -> None:
         while self._up and not self._closing and len(self._publishing) < self._max_inflight:
-            if self._wire.congested:
-                self._wire.flush()
-                if self._wire.congested:
-                    return
+            if not self._has_room():
+                return
             job = self._owner.next_job()
             if job is None:
                 return
             self._carry_out(job)
             self._write_packets()
+
+    def _has_room(self) -> bool:
+        if self._wire.congested:
+            self._wire.flush()
+            self._write_packets()
+        return not self._wire.congested
 
     def _carry_out(self, job: Job) -> None:
         match job:
@@ -239,14 +249,15 @@ class Connection:
 
     def _publish(self, job: Publish) -> None:
         size = len(job.topic.encode()) + len(job.payload) + _ENVELOPE_BYTES
-        if self._broker_max_packet and size > self._broker_max_packet:
-            self._owner.settled(job, f"larger than the {self._broker_max_packet} bytes that the broker takes")
+        most = self._broker_max_packet or MAX_REMAINING_BYTES
+        if size > most:
+            self._owner.settled(job, f"larger than the {most} bytes that the broker takes")
             return
-        info = self._client.publish(job.topic, job.payload, qos=job.qos, retain=job.retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._owner.settled(job, error_string(info.rc))
-        elif job.qos:
-            self._publishing[info.mid] = job
+        mid = self._client.write_publish(
+            job.topic, job.payload, qos=job.qos, retain=job.retain, in_use=self._publishing
+        )
+        if mid:
+            self._publishing[mid] = job
         else:
             self._owner.settled(job, "")
 
@@ -284,12 +295,6 @@ class Connection:
             self.end(f"the broker ended the connection: {code}")
         else:
             self._cut_off(f"the connection broke: {code}")
-
-    def _on_publish(self, _client: Client, _userdata: object, mid: int, code: ReasonCode, _properties: object) -> None:
-        # Also called when a message of QoS 0 was written, and its mid may be that of a publish under way.
-        job = self._publishing.pop(mid, None) if self._reading else None
-        if job is not None:
-            self._owner.settled(job, str(code) if code.is_failure else "")
 
     def _on_subscribe(
         self, _client: Client, _userdata: object, mid: int, codes: list[ReasonCode], _properties: object

@@ -1,37 +1,43 @@
-"""paho-mqtt's client, told to use our socket and to hand over messages without copying them four times.
+"""paho-mqtt's client, told to use our socket and to leave PUBLISH and PUBACK, the many, to us.
 
 The only module that knows paho's insides; the integration tests fail at once when a new paho moves them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from protocol.adapters.packets import (
+    PUBACK,
+    PUBLISH,
+    MalformedPacketError,
+    publish_head,
+    read_puback,
+    read_publish,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from protocol.adapters.wire import BufferedSocket
     from protocol.link import BrokerSettings, Will
     from protocol.negotiation import Version
 
-_MAX_LENGTH_BYTES = 4
-_MAX_QOS = 1
-_MID_BYTES = 2
-_UNSPECIFIED_ERROR = 0x80
-_NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]  # paho left its types out
+_FIRST_FAILURE = 0x80
 
 
 class LinkClient(Client):
     """A paho client for one connection: it never reconnects, and never acknowledges by itself.
 
-    ``on_packet(topic, payload, qos, mid, retain)`` is called for each message. An exception of its travels through
-    ``loop_read`` to whoever called that.
+    ``on_packet(topic, payload, qos, mid, retain)`` is called for each message, ``on_puback(mid, error)`` for each
+    PUBACK. Exceptions of theirs travel through ``loop_read`` to whoever called that.
     """
 
     def __init__(
@@ -40,12 +46,14 @@ class LinkClient(Client):
         protocol: Version,
         sock: BufferedSocket,
         on_packet: Callable[[str, bytes, int, int, bool], None],
+        on_puback: Callable[[int, str], None],
         *,
         clean_session: bool,
     ) -> None:
         self._wire = sock
         self._on_packet = on_packet
-        five = protocol == "5"
+        self._on_puback = on_puback
+        self.five = five = protocol == "5"
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -86,66 +94,62 @@ class LinkClient(Client):
     def _create_socket(self) -> BufferedSocket:
         return self._wire
 
-    def _handle_publish(self) -> MQTTErrorCode:
-        # paho's own way to on_message takes 4 copies of the payload, a lock with a condition, and in MQTT 5 a table
-        # of all property names, for each message.
-        header = self._in_packet["command"]
-        packet = self._in_packet["packet"]
-        qos = (header >> 1) & 3
-        if qos > _MAX_QOS:  # never subscribed to
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        end = 2 + int.from_bytes(packet[:2], "big")
+    def _packet_read(self) -> MQTTErrorCode:
+        # paho's own way takes a system call for each byte of a header, four copies of a payload, locks and a condition
+        # for each message, and in MQTT 5 a table of all property names.
         try:
-            topic = packet[2:end].decode()
-        except UnicodeDecodeError:
+            packet, start, body, end = self._wire.next_packet()
+        except BlockingIOError:
+            return MQTTErrorCode.MQTT_ERR_AGAIN
+        except OSError:
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        except MalformedPacketError:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        mid = 0
-        if qos:
-            mid = int.from_bytes(packet[end : end + 2], "big")
-            end += 2
-        if self._protocol == MQTTProtocolVersion.MQTTv5:
-            end = _after_properties(packet, end)
-        if end > len(packet):
+        header = packet[start]
+        try:
+            if header >> 4 == PUBLISH:
+                self._on_packet(*read_publish(header, packet, body, end, five=self.five))
+            elif header >> 4 == PUBACK:
+                mid, code = read_puback(packet[body:end])
+                self._on_puback(mid, _refusal(code))
+            else:
+                return self._handle_whole(header, packet[body:end])
+        except (MalformedPacket, MalformedPacketError):
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        with memoryview(packet) as view:
-            payload = bytes(view[end:])
-        self._on_packet(topic, payload, qos, mid, bool(header & 1))
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        # paho takes a code that the standard does not list for PUBACK for a broken connection. Mosquitto has one:
-        # 0x95, "packet too large". A sender that was not told so would try again and again, and be cut off each time.
-        packet = self._in_packet["packet"]
-        if cmd != "PUBACK" or len(packet) < _MID_BYTES:
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        mid = int.from_bytes(packet[:_MID_BYTES], "big")
-        value = packet[_MID_BYTES] if len(packet) > _MID_BYTES else 0
-        with self._out_message_mutex:
-            if mid not in self._out_messages:
-                return MQTTErrorCode.MQTT_ERR_SUCCESS
-            return self._do_on_publish(mid, _puback_code(value), _NO_PROPERTIES)
+    def _handle_whole(self, header: int, body: bytes) -> MQTTErrorCode:
+        self._in_packet = {
+            "command": header,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": len(body),
+            "packet": bytearray(body),
+            "to_process": 0,
+            "pos": 0,
+        }
+        return self._packet_handle()
+
+    def write_publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, in_use: Container[int]) -> int:
+        """Write a PUBLISH; return its message id, not ``in_use``, or 0 with QoS 0."""
+        mid = 0
+        if qos:
+            mid = self._mid_generate()
+            while mid in in_use:
+                mid = self._mid_generate()
+        self._wire.append(publish_head(topic.encode(), len(payload), mid=mid, retain=retain, five=self.five))
+        self._wire.append(payload)
+        return mid
 
 
-def _puback_code(value: int) -> ReasonCode:
-    packets = [packet for kinds in ReasonCode.names.get(value, {}).values() for packet in kinds]
-    if PacketTypes.PUBACK in packets:
-        return ReasonCode(PacketTypes.PUBACK, identifier=value)
-    if packets:
-        return ReasonCode(packets[0], identifier=value)
-    return ReasonCode(PacketTypes.PUBACK, identifier=_UNSPECIFIED_ERROR)
-
-
-def _after_properties(packet: bytearray, start: int) -> int:
-    """Return where the properties that begin at ``start`` end (MQTT 5, sections 1.5.5 and 2.2.2)."""
-    length = 0
-    for index in range(_MAX_LENGTH_BYTES):
-        if start + index >= len(packet):
-            break
-        byte = packet[start + index]
-        length |= (byte & 0x7F) << (7 * index)
-        if not byte & 0x80:
-            return start + index + 1 + length
-    return len(packet) + 1
+def _refusal(code: int) -> str:
+    """Return the reason code of a PUBACK in words, empty when it is none of failure."""
+    if code < _FIRST_FAILURE:
+        return ""
+    # Not only those that the standard lists for PUBACK: Mosquitto says 0x95, "packet too large".
+    packets = [packet for kinds in ReasonCode.names.get(code, {}).values() for packet in kinds]
+    return str(ReasonCode(packets[0], identifier=code)) if packets else f"reason code {code:#04x}"
 
 
 def _leave_it_to_the_loop(*_arguments: object) -> None:

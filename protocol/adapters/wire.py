@@ -8,6 +8,8 @@ import struct
 import termios
 from collections import deque
 
+from protocol.adapters.packets import body_of
+
 _BLOCK_BYTES = 64 * 1024
 _READS_PER_PASS = 16
 """Fairness: at most about a megabyte from one link before the others of the loop have their turn."""
@@ -17,15 +19,6 @@ _HIGH_WATER_BYTES = 256 * 1024
 
 _NOTHING = memoryview(b"")
 
-PINGREQ = b"\xc0\x00"
-DISCONNECT = b"\xe0\x00"
-_PUBACK = struct.Struct("!BBH")
-
-
-def puback(mid: int) -> bytes:
-    """Return the acknowledgement of a QoS 1 message, "success" in both versions of MQTT (sections 3.4 of each)."""
-    return _PUBACK.pack(0x40, 2, mid)
-
 
 class OversizedPacketError(OSError):
     """The broker announced a packet larger than we are ready to hold."""
@@ -34,17 +27,19 @@ class OversizedPacketError(OSError):
 class BufferedSocket:
     """Wraps a connected non-blocking TCP socket; has what paho's ``SocketLike`` asks for.
 
-    Reading: paho asks for one byte, then for one to four more, then for the rest; here that is one system call for
-    many packets. Writing: packets are collected, and ``flush`` sends them together, so that a batch of thousand
-    acknowledgements is not a thousand small TCP segments. Packets are taken whole or not at all, so between two calls
-    of ``send`` the stream is always at a packet's boundary, and ``append`` may add packets of its own.
+    Reading: one system call brings many packets, and ``next_packet`` tells where each of them lies. Writing: packets
+    are collected, and ``flush`` sends them together, so that a batch of thousand acknowledgements is not a thousand
+    small TCP segments. Packets are taken whole or not at all, so between two calls of ``send`` the stream is always at
+    a packet's boundary, and ``append`` may add packets of its own.
     """
 
     __slots__ = (
         "_budget",
         "_held",
         "_max_packet",
+        "_missing",
         "_out",
+        "_parts",
         "_position",
         "_rest",
         "_sent",
@@ -59,6 +54,8 @@ class BufferedSocket:
         self._max_packet = max_packet_bytes
         self._held = b""
         self._position = 0
+        self._parts: list[bytes] = []
+        self._missing = 0
         self._budget = 0
         self._out: deque[bytes | bytearray] = deque()
         self._rest = _NOTHING
@@ -75,24 +72,44 @@ class BufferedSocket:
     @property
     def more(self) -> bool:
         """Whether reading on makes sense in this pass."""
-        return self._position < len(self._held) or self._budget > 0
+        return bool(self._held) or self._budget > 0
 
-    def recv(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, ``b""`` at the end; raise ``BlockingIOError`` when there are none now."""
-        # paho asks for what it still misses of a packet, so this is its length, before a byte of it is held.
-        if size > self._max_packet:
+    def next_packet(self) -> tuple[bytes, int, int, int]:
+        """Return (bytes, start, body, end): a whole packet at ``bytes[start:end]``, whose body begins at ``body``.
+
+        Raise ``BlockingIOError`` when none is whole yet, ``OSError`` when none will be, ``MalformedPacketError``.
+        """
+        while True:
+            if not self._held:
+                self._held = self._whole()
+            held, start = self._held, self._position
+            found = body_of(held, start)
+            if found is not None:
+                body, end = found
+                self._check_size(end - body)
+                if end <= len(held):
+                    # An idle connection holds on to no buffer: there may be thousands of them.
+                    self._held, self._position = (held, end) if end < len(held) else (b"", 0)
+                    return held, start, body, end
+            self._parts = [held[start:]]
+            self._missing = 1 if found is None else found[1] - len(held)
+            self._held, self._position = b"", 0
+
+    def _whole(self) -> bytes:
+        """Return a block from the socket, behind the parts that wait for it; with all that is missing."""
+        while self._missing > 0 or not self._parts:
+            data = self._read(max(self._missing, _BLOCK_BYTES))
+            self._parts.append(data)
+            self._missing -= len(data)
+        whole = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+        self._parts, self._missing = [], 0
+        return whole
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_packet:  # before it is held
             self.oversized = True
             self.error = f"the broker sent a packet of more than {self._max_packet} bytes"
             raise OversizedPacketError(self.error)
-        if self._position >= len(self._held):
-            if size >= _BLOCK_BYTES:
-                return self._read(size)
-            self._held, self._position = self._read(_BLOCK_BYTES), 0
-        start, held = self._position, self._held
-        self._position = start + size
-        if self._position >= len(held):
-            self._held, self._position = b"", 0
-        return held[start : start + size]
 
     def _read(self, size: int) -> bytes:
         if self._budget <= 0:
@@ -111,6 +128,7 @@ class BufferedSocket:
             self._budget = 0
         if not data:
             self.error = "the broker closed the connection"
+            raise ConnectionError(self.error)
         return data
 
     @property
@@ -132,6 +150,10 @@ class BufferedSocket:
         """Return how many of those the peer's TCP has acknowledged."""
         (queued,) = struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, b"\0\0\0\0"))
         return self._sent - int(queued)
+
+    def recv(self, _size: int) -> bytes:
+        """Raise ``BlockingIOError``: paho, which asks, is given its packets whole (see ``paho_client``)."""
+        raise BlockingIOError
 
     def send(self, data: bytes | bytearray) -> int:
         """Take the packet for sending, whole; raise ``BlockingIOError`` when congested."""
