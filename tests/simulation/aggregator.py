@@ -18,7 +18,7 @@ from aggregator.records import Aggregation, JournalEntry, Restored, VersionRecor
 from models import build
 from protocol.link import LinkEvent, LinkUp
 from tests.simulation.broker import Broker, Link
-from tests.simulation.world import World
+from tests.simulation.world import Alarm, World
 
 NO_DATA: dict[str, float] = {}
 
@@ -28,6 +28,18 @@ S = TypeVar("S", bound=Struct)
 def _written(record: S) -> S:
     """Return the record as it would come back from a disk: nothing in it is shared with the living one."""
     return msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=type(record))
+
+
+def _parted(commands: list[do.Command]) -> tuple[list[do.StoreCommand], list[do.Command]]:
+    """Return what goes into the transaction, and what follows the commit."""
+    stored: list[do.StoreCommand] = []
+    rest: list[do.Command] = []
+    for command in commands:
+        if isinstance(command, do.Journal | do.SaveAggregation | do.SaveFleet):
+            stored.append(command)
+        else:
+            rest.append(command)
+    return stored, rest
 
 
 class Store:
@@ -86,6 +98,7 @@ class AggregatorProcess:
         self.crashes = 0
         self.alive = False
         self.exits: list[str] = []
+        self._alarm = Alarm(world, lambda: self.core.deadline(), lambda: self.take(Tick()))  # noqa: PLW0108 - the core changes
         self.start()
 
     def start(self) -> None:
@@ -121,19 +134,19 @@ class AggregatorProcess:
         """Run one batch of one event, and perhaps die at any point of it."""
         now, wall = self.world.now, self.world.now
         commands = [*self.core.handle(event, now, wall), *self.core.checkpoint()]
-        stored = [c for c in commands if isinstance(c, do.Journal | do.SaveAggregation | do.SaveFleet)]
+        stored, rest = _parted(commands)
         if self.world.chance(self.world.weather.crash_aggregator):
-            self._die_within(commands, stored)
+            self._die_within(stored, rest)
             return
         if stored and self.world.chance(self.world.weather.store_fails):
             self._store_failed(event)
             return
         self.store.apply(stored)
-        self._perform([c for c in commands if c not in stored])
-        self._arm()
+        self._perform(rest)
+        if self.alive:
+            self._alarm.set()
 
-    def _die_within(self, commands: list[do.Command], stored: list[do.StoreCommand]) -> None:
-        rest = [c for c in commands if c not in stored]
+    def _die_within(self, stored: list[do.StoreCommand], rest: list[do.Command]) -> None:
         if self.world.chance(0.5):  # after the commit, before some of what follows it
             self.store.apply(stored)
             self._perform(rest[: self.world.rng.randint(0, len(rest))])
@@ -159,22 +172,14 @@ class AggregatorProcess:
                 case do.Exit():
                     self.exits.append(command.reason)
                     self.alive = False
+                    self._alarm.cancel()
                     self.link.stop()
-
-    def _arm(self) -> None:
-        deadline, start = self.core.deadline(), self.starts
-
-        def tick() -> None:
-            if self.alive and start == self.starts and self.core.deadline() == deadline:
-                self.take(Tick())
-
-        if deadline is not None:
-            self.world.at(deadline, tick)
 
     def kill(self) -> None:
         """SIGKILL, and a start some time later."""
         self.crashes += 1
         self.alive = False
+        self._alarm.cancel()
         self.link.kill()
         self.world.after(self.world.rng.uniform(0.1, 3.0), self.start)
 

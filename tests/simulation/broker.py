@@ -28,7 +28,9 @@ class Session:
     next_mid: int = 1
 
     def wants(self, topic: str) -> bool:
-        return topic in self.exact or any(matches(pattern, topic) for pattern in self.patterns)
+        if topic in self.exact:
+            return True
+        return bool(self.patterns) and any(matches(pattern, topic) for pattern in self.patterns)
 
 
 class Link:

@@ -18,7 +18,7 @@ from protocol.chunks import digest_of
 from protocol.link import LinkEvent
 from protocol.messages import Manifest, ModelUpdate, decode_update
 from tests.simulation.broker import Broker, Link
-from tests.simulation.world import World
+from tests.simulation.world import Alarm, World
 
 
 class Disk:
@@ -47,6 +47,7 @@ class DeviceProcess:
         """Digest of the parameters of every version that was ever cached."""
         self.starts = self.crashes = 0
         self.alive = False
+        self._alarm = Alarm(world, lambda: self.core.deadline(world.now), lambda: self.take(ev.Tick()))
         self.world.after(world.rng.uniform(0.0, 5.0), self.start)
 
     @property
@@ -74,7 +75,8 @@ class DeviceProcess:
             if not self.alive:
                 return
             self._do(command)
-        self._arm()
+        if self.alive:
+            self._alarm.set()
 
     def _do(self, command: do.Command) -> None:  # noqa: C901 - a table of commands
         match command:
@@ -104,6 +106,7 @@ class DeviceProcess:
                 self._train(command)
             case do.Exit():
                 self.alive = False
+                self._alarm.cancel()
 
     def _patch(self, command: do.PatchModel) -> None:
         assert self.disk.model is not None, "a step from nothing"
@@ -152,22 +155,11 @@ class DeviceProcess:
 
         self.world.after(self.training_s * self.world.rng.uniform(0.5, 1.5), finish)
 
-    def _arm(self) -> None:
-        deadline, start = self.core.deadline(self.world.now), self.starts
-        if deadline is None:
-            return
-
-        def tick() -> None:
-            if self.alive and start == self.starts and self.core.deadline(self.world.now) == deadline:
-                self.take(ev.Tick())
-
-        # A deadline in the past is served soon, not at once: a core that asks for ever must not freeze the clock.
-        self.world.at(max(deadline, self.world.now + 1e-3), tick)
-
     def kill(self) -> None:
         """SIGKILL, and a start some time later."""
         self.crashes += 1
         self.alive = False
+        self._alarm.cancel()
         if self.link:
             self.link.kill()
         self.world.after(self.world.rng.uniform(0.1, 5.0), self.start)

@@ -43,22 +43,61 @@ class World:
         self._order = count()
 
     def at(self, moment: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (max(moment, self.now), next(self._order), action))
+        moment = moment if moment > self.now else self.now
+        heapq.heappush(self._queue, (moment, next(self._order), action))
 
     def after(self, delay_s: float, action: Callable[[], None]) -> None:
         self.at(self.now + delay_s, action)
 
     def transit_s(self) -> float:
-        return self.rng.uniform(self.weather.min_delay_s, self.weather.max_delay_s)
+        weather = self.weather
+        return weather.min_delay_s + (weather.max_delay_s - weather.min_delay_s) * self.rng.random()
 
     def chance(self, probability: float) -> bool:
         return probability > 0.0 and self.rng.random() < probability
 
     def run(self, until: float, max_events: int = 500_000) -> None:
+        queue = self._queue
         for _ in range(max_events):
-            if not self._queue or self._queue[0][0] > until:
+            if not queue or queue[0][0] > until:
                 self.now = until
                 return
-            self.now, _, action = heapq.heappop(self._queue)
+            self.now, _, action = heapq.heappop(queue)
             action()
         raise AssertionError(f"more than {max_events} events by {self.now:.1f} s: somebody is busy with nothing")
+
+
+class Alarm:
+    """One process's tick at the deadline that its core names: never more than one is on its way.
+
+    ``deadline`` is asked again when the moment has come, for meanwhile it may have been put off.
+    """
+
+    def __init__(self, world: World, deadline: Callable[[], float | None], ring: Callable[[], None]) -> None:
+        self._world, self._deadline, self._ring = world, deadline, ring
+        self._set_for: float | None = None
+
+    def set(self) -> None:
+        """Look at the deadline; to be called whenever the core has handled something."""
+        deadline = self._deadline()
+        if deadline is None:
+            return
+        # A deadline in the past is served soon, not at once: a core that asks for ever must not freeze the clock.
+        moment = max(deadline, self._world.now + 1e-3)
+        if self._set_for is None or moment < self._set_for:
+            self._set_for = moment
+            self._world.at(moment, lambda: self._due(moment))
+
+    def cancel(self) -> None:
+        """Ring no more: the process is gone."""
+        self._set_for = None
+
+    def _due(self, moment: float) -> None:
+        if self._set_for != moment:
+            return  # replaced by an earlier one, or cancelled
+        self._set_for = None
+        deadline = self._deadline()
+        if deadline is not None and deadline <= moment:
+            self._ring()
+        else:
+            self.set()
