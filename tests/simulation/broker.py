@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
@@ -215,16 +215,12 @@ class Broker:
     def _send(self, name: str, topic: str, payload: bytes, *, retained: bool) -> None:
         if self.world.chance(self.world.weather.drop):
             return
+        session, link = self.sessions[name], self.links.get(name)
+        connection = link.connection if link is not None else 0
         for _ in range(2 if self.world.chance(self.world.weather.duplicate) else 1):
-            session = self.sessions[name]
-            received = Received(topic=topic, payload=payload, retain=retained, mid=session.next_mid)
-            session.next_mid += 1
-            link = self.links.get(name)
+            mid, session.next_mid = session.next_mid, session.next_mid + 1
+            received = Received(topic=topic, payload=payload, retain=retained, mid=mid, connection=connection)
             if link is None or link.persistent:
-                session.unacknowledged[received.mid] = received  # kept until acknowledged, connected or not
+                session.unacknowledged[mid] = received  # kept until acknowledged, connected or not
             if link is not None:
-                self._on_wire(link, received)
-
-    def _on_wire(self, link: Link, received: Received) -> None:
-        message = replace(received, connection=link.connection)
-        link.on_wire(message)
+                link.on_wire(received)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -95,10 +96,13 @@ class Fleet:
     def run(self, seconds: float) -> None:
         self.world.run(self.world.now + seconds)
 
-    def clear_up(self, seconds: float = 120.0) -> None:
-        """Let the weather turn fine and the system go on by itself."""
+    def clear_up(self, recovered: Callable[[], bool], at_most_s: float = 120.0) -> bool:
+        """Let the weather turn fine and the system go on by itself; return whether it has recovered in time."""
         self.world.weather = FINE
-        self.run(seconds)
+        give_up = self.world.now + at_most_s
+        while not recovered() and self.world.now < give_up:
+            self.run(1.0)
+        return recovered()
 
     # -- what must hold ---------------------------------------------------------------------------------------
 

