@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker_config import names
-from protocol.topics import Topics
+from protocol.topics import SHARDS, Topics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +61,13 @@ def access_control(
     monitors: Iterable[str] = (),
     bridges: Iterable[str] = (),
     uplink: str = "",
+    revoked: Iterable[str] = (),
     local: bool = False,
 ) -> str:
     """Return the ACL file.
 
+    ``revoked``: names that may do nothing, also on connections that they have already. A name belongs here only as long
+    as no certificate with it is good: it is the name that is shut out.
     ``uplink`` names the bridge by which this broker, a site's, is joined to its hub: it stands for the aggregator then.
     ``local``: anonymous clients (of a loopback listener) may read what monitors may.
     Raise ``NameRefusedError`` for a name that is no identifier.
@@ -86,8 +89,16 @@ def access_control(
     for name in sorted(set(bridges)):
         text = f"Bridge {name}: speaks for the devices of its site, and hears what is meant for them."
         blocks.append(_block(text, _role(root, names.bridge(name), "bridge", sees_broker=False)))
+    gone = sorted(set(revoked))
+    if gone:
+        lines = (f"user {_revocable(name)}\n{_NOTHING}" for name in gone)
+        blocks.append(_block("Revoked: nothing any more, at once.", lines))
     blocks.append(_DEVICES + "\n".join(_patterns(root)) + "\n")
     return "\n".join(blocks)
+
+
+def _revocable(name: str) -> str:
+    return names.checked(name.removeprefix("role:").rpartition(":")[2], "revoked name") and name
 
 
 def _role(root: str, common_name: str, role: str, *, sees_broker: bool) -> Iterator[str]:
@@ -122,7 +133,9 @@ def _anonymous(root: str) -> Iterator[str]:
 def _patterns(root: str) -> Iterator[str]:
     for rule in RULES:
         if rule.device:
-            yield f"pattern {rule.device} {root}/{rule.own or rule.topic}"
+            # One line for each shard: with "+" a device could retain any number of messages below names of its choice.
+            for number in range(SHARDS) if rule.topic == "up/+/+" else range(1):
+                yield f"pattern {rule.device} {root}/{rule.own.replace('+', str(number)) or rule.topic}"
 
 
 def _block(comment: str, lines: Iterator[str]) -> str:

@@ -28,19 +28,24 @@ def files(
     *,
     monitors: Iterable[str] = (),
     bridges: Iterable[str] = (),
+    revoked: Iterable[str] = (),
     directory: str = DIRECTORY,
     port: int = 8883,
+    address: str = "",
     local_port: int | None = None,
 ) -> dict[str, str]:
     """Return file names with their texts: Mosquitto's configuration, its ACL, and the drop-in for its systemd unit.
 
     The broker expects them in ``directory``, with ``ca.crt``, ``broker.crt``, ``broker.key`` and ``crl.pem``, and
-    listens on ``port`` of all interfaces. The sites of ``bridges`` get their files from ``site_files``. ``local_port``
-    opens a listener on the loopback interface for anonymous readers; see broker_config/README.md before you do.
-    Raise ``NameRefusedError`` for names that are no identifiers, ``ValueError`` for the rest.
+    listens on ``port`` of ``address``, by default of all interfaces. The sites of ``bridges`` get their files from
+    ``site_files``. Clients with the common names ``revoked`` may do nothing, even while still connected: give only
+    names of which no certificate is good any more. ``local_port`` opens a listener on the loopback interface for
+    anonymous readers; see broker_config/README.md before you do. Raise ``NameRefusedError`` for names that are no
+    identifiers, ``ValueError`` for the rest.
     """
-    acl = access_control(federation, monitors=monitors, bridges=bridges, local=local_port is not None)
-    return _common(federation, acl, _checked_folder(directory), port, local_port)
+    local = local_port is not None
+    acl = access_control(federation, monitors=monitors, bridges=bridges, revoked=revoked, local=local)
+    return _common(federation, acl, _checked_folder(directory), _listener(port, address), local_port)
 
 
 def site_files(
@@ -50,8 +55,10 @@ def site_files(
     hub: str,
     hub_port: int = 8883,
     monitors: Iterable[str] = (),
+    revoked: Iterable[str] = (),
     directory: str = DIRECTORY,
     port: int = 8883,
+    address: str = "",
 ) -> dict[str, str]:
     """Return the files of a site's broker whose devices take part, through bridge ``name``, in a federation at ``hub``.
 
@@ -59,32 +66,39 @@ def site_files(
     certificate of the hub's broker. In ``directory`` the broker expects ``bridge-NAME.crt`` and ``.key`` besides.
     """
     folder = _checked_folder(directory)
-    texts = _common(federation, access_control(federation, monitors=monitors, uplink=name), folder, port, None)
+    acl = access_control(federation, monitors=monitors, uplink=name, revoked=revoked)
+    texts = _common(federation, acl, folder, _listener(port, address), None)
     texts[f"bridge-{name}.conf"] = bridge_configuration(federation, name, folder, hub, _checked_port(hub_port))
     return texts
 
 
-def _common(federation: str, acl: str, folder: PurePosixPath, port: int, local_port: int | None) -> dict[str, str]:
+def _common(federation: str, acl: str, folder: PurePosixPath, listener: str, local_port: int | None) -> dict[str, str]:
     return {
-        CONFIGURATION: _configuration(federation, folder, port, local_port),
+        CONFIGURATION: _configuration(federation, folder, listener, local_port),
         ACCESS_CONTROL: acl,
-        DROP_IN: _shipped(DROP_IN),
+        DROP_IN: _shipped("service.template").format(**_paths(folder)),
     }
 
 
-def _configuration(federation: str, folder: PurePosixPath, port: int, local_port: int | None) -> str:
-    listener = _shipped("listener.template").format(
+def _configuration(federation: str, folder: PurePosixPath, listener: str, local_port: int | None) -> str:
+    secure = _shipped("listener.template").format(
         federation=names.checked(federation, "federation"),
-        port=_checked_port(port),
-        acl=folder / ACCESS_CONTROL,
-        authority=folder / AUTHORITY,
-        certificate=folder / CERTIFICATE,
-        key=folder / KEY,
-        revoked=folder / REVOKED,
+        listener=listener,
         anonymous="false" if local_port is None else "true",
+        **_paths(folder),
     )
     local = "" if local_port is None else "\n" + _shipped("local.template").format(port=_checked_port(local_port))
-    return listener + local + "\n" + _shipped("limits.conf")
+    return secure + local + "\n" + _shipped("limits.conf")
+
+
+def _paths(folder: PurePosixPath) -> dict[str, PurePosixPath]:
+    return {
+        "acl": folder / ACCESS_CONTROL,
+        "authority": folder / AUTHORITY,
+        "certificate": folder / CERTIFICATE,
+        "key": folder / KEY,
+        "revoked": folder / REVOKED,
+    }
 
 
 def _shipped(name: str) -> str:
@@ -93,8 +107,9 @@ def _shipped(name: str) -> str:
 
 def _checked_folder(directory: str) -> PurePosixPath:
     folder = PurePosixPath(directory)
-    if not folder.is_absolute() or any(not character.isprintable() for character in directory):
-        raise ValueError(f"{directory!r} is not the absolute path of a folder")
+    # It is written into a unit and a shell command as well.
+    if not folder.is_absolute() or not all(character.isalnum() or character in "/._-+" for character in directory):
+        raise ValueError(f"{directory!r} is not the absolute path of a folder, of letters, digits and / . _ - +")
     return folder
 
 
@@ -102,3 +117,9 @@ def _checked_port(port: int) -> int:
     if not 1 <= port <= MAX_PORT:
         raise ValueError(f"port {port} is not from 1 to {MAX_PORT}")
     return port
+
+
+def _listener(port: int, address: str) -> str:
+    if address and not all(character.isalnum() or character in ".-:" for character in address):
+        raise ValueError(f"{address!r} is no address of this machine")
+    return f"{_checked_port(port)} {address}".rstrip()

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fedmq.processes import Child, log_tail
+from fedmq.secured import Secured
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -111,6 +113,10 @@ class EmbeddedBroker:
         """SIGKILL: what it has not saved is lost."""
         self._child.kill()
 
+    def reload(self) -> None:
+        """Have it read its configuration, certificates and lists again (SIGHUP); it does so a moment later."""
+        os.kill(self.pid, signal.SIGHUP)
+
     def restart(self) -> None:
         """Start it again on the same port, with the memory that it has saved; stop it first if it is running."""
         self.stop()
@@ -132,19 +138,28 @@ class EmbeddedBroker:
 
 
 def start(
-    kind: Kind, directory: Path, port: int | None = None, *, persistent: bool = True, extra: str = ""
+    kind: Kind,
+    directory: Path,
+    port: int | None = None,
+    *,
+    persistent: bool = True,
+    extra: str = "",
+    secured: Secured | None = None,
 ) -> EmbeddedBroker:
     """Start a broker that keeps its configuration, log and memory in ``directory``, and wait until it listens.
 
     ``port`` None: any free one. ``persistent`` and ``extra`` (lines of configuration) are for Mosquitto only, which
-    saves its memory every second; iotcore has none. Raise ``BrokerError`` when the program is missing, the port is
+    saves its memory every second; iotcore has none. ``secured``: with mutual TLS and access control, as shipped
+    (Mosquitto only). Raise ``BrokerError`` when the program is missing, the port is
     taken, or it does not come up. Call it from the main thread (see ``fedmq.processes.Child``).
     """
-    chosen = _choose(kind)
+    chosen = _choose("mosquitto" if secured and kind == "auto" else kind)
+    if secured and chosen != "mosquitto":
+        raise BrokerError("only Mosquitto can be secured: iotcore has no access control")
     directory.mkdir(parents=True, exist_ok=True)
     for attempt in range(_ATTEMPTS):
         ports = _ports(chosen, port)
-        child = _child(chosen, directory, ports, persistent=persistent, extra=extra)
+        child = _child(chosen, directory, ports, persistent=persistent, extra=extra, secured=secured)
         broker = EmbeddedBroker(chosen, child, ports)
         try:
             broker._begin()  # noqa: SLF001 - a function of the same module makes it
@@ -204,7 +219,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _child(kind: str, directory: Path, ports: tuple[int, ...], *, persistent: bool, extra: str) -> Child:
+def _child(
+    kind: str, directory: Path, ports: tuple[int, ...], *, persistent: bool, extra: str, secured: Secured | None
+) -> Child:
     log = directory / f"{kind}.log"
     if kind == "iotcore":
         config = directory / "iotcore.toml"
@@ -212,7 +229,8 @@ def _child(kind: str, directory: Path, ports: tuple[int, ...], *, persistent: bo
         # Isolated: a folder named iotcore in the current directory must not be taken for the package.
         return Child("iotcore", [sys.executable, "-I", "-c", _SERVE_IOTCORE, str(config)], log)
     config = directory / "mosquitto.conf"
-    config.write_text(mosquitto_configuration(directory, ports[0], persistent=persistent) + extra, encoding="utf-8")
+    text = mosquitto_configuration(directory, ports[0], persistent=persistent, secured=secured)
+    config.write_text(text + extra, encoding="utf-8")
     return Child("mosquitto", [find_mosquitto() or "mosquitto", "-c", str(config)], log)
 
 
@@ -223,12 +241,14 @@ def _iotcore_listeners(ports: tuple[int, ...]) -> list[str]:
     ]
 
 
-def mosquitto_configuration(directory: Path, port: int, *, persistent: bool) -> str:
-    """Return a Mosquitto configuration: a loopback listener for anybody, and the limits that we ship."""
-    limits = resources.files("broker_config").joinpath("limits.conf").read_text(encoding="utf-8")
-    lines = [
-        f"listener {port} {HOST}",
-        "allow_anonymous true",
+def mosquitto_configuration(directory: Path, port: int, *, persistent: bool, secured: Secured | None = None) -> str:
+    """Return a Mosquitto configuration with the limits that we ship: a loopback listener for anybody, or secured."""
+    if secured:
+        shipped, lines = secured.write(HOST, port), []
+    else:
+        shipped = resources.files("broker_config").joinpath("limits.conf").read_text(encoding="utf-8")
+        lines = [f"listener {port} {HOST}", "allow_anonymous true"]
+    lines += [
         "log_dest stderr",
         "connection_messages true",
         # What a SIGKILL can forget is bounded by time, what saving costs too.
@@ -239,7 +259,7 @@ def mosquitto_configuration(directory: Path, port: int, *, persistent: bool) -> 
         lines.append(f"persistence_location {directory.resolve()}/")
     if os.geteuid() == 0:
         lines.append("user root")  # it would become another user, who cannot write here
-    return limits + "\n# --- of this broker alone\n" + "\n".join(lines) + "\n"
+    return shipped + "\n# --- of this broker alone\n" + "\n".join(lines) + "\n"
 
 
 def _wait_until_ready(child: Child, kind: str, port: int, deadline: float) -> None:
