@@ -162,6 +162,10 @@ class Guest:
         self._client.publish(topic, payload, qos=qos, retain=retain)
         return str(self._published.get(timeout=PATIENCE_S)[1])
 
+    def send(self, topic: str, payload: bytes = b"x", *, qos: int = 1) -> None:
+        """Publish and wait for nothing."""
+        self._client.publish(topic, payload, qos=qos)
+
     def subscribe(self, *filters: str) -> list[str]:
         self._client.subscribe([(filter_, 1) for filter_ in filters])
         return [str(reason) for reason in self._subscribed.get(timeout=PATIENCE_S)]
