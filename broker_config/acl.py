@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from broker_config import names
 from protocol.topics import SHARDS, Topics
@@ -77,10 +78,12 @@ def access_control(
     if local:
         blocks.append(_block("Anonymous clients of the loopback listener: what anybody may see.", _anonymous(root)))
     else:
-        blocks.append(_block("Clients without a name: nothing, should they ever be let in.", iter([_NOTHING])))
+        blocks.append(_block("Clients without a name: nothing, should they ever be let in.", [_NOTHING]))
     if uplink:
         text = "The bridge to the hub, where the aggregator is: what comes by it is as from there."
-        blocks.append(_block(text, _role(root, names.bridge(uplink), "uplink", sees_broker=False)))
+        # Mosquitto writes there whether the line is up; what is retained is delivered only if its source may write it.
+        notice = f"topic write $SYS/broker/connection/{names.bridge(uplink)}/state"
+        blocks.append(_block(text, chain(_role(root, names.bridge(uplink), "uplink", sees_broker=False), [notice])))
     else:
         blocks.append(_block("The aggregator.", _role(root, names.AGGREGATOR, "aggregator", sees_broker=True)))
     for name in sorted(set(monitors)):
@@ -138,7 +141,7 @@ def _patterns(root: str) -> Iterator[str]:
                 yield f"pattern {rule.device} {root}/{rule.own.replace('+', str(number)) or rule.topic}"
 
 
-def _block(comment: str, lines: Iterator[str]) -> str:
+def _block(comment: str, lines: Iterable[str]) -> str:
     return "\n".join([f"# {comment}", *lines]) + "\n"
 
 
