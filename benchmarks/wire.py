@@ -41,7 +41,9 @@ class Traffic:
     aggregator_down: float
 
 
-def traffic(spec: Mapping[str, Any], parts: list[Part], codec: str, directory: Path) -> Traffic:
+def traffic(
+    spec: Mapping[str, Any], parts: list[Part], codec: str, directory: Path, *, delta_codec: str = ""
+) -> Traffic:
     """Run a federation through two counting proxies, and count over ``_VERSIONS`` versions."""
     with ExitStack() as stack:
         broker = stack.enter_context(mosquitto(directory))
@@ -55,6 +57,7 @@ def traffic(spec: Mapping[str, Any], parts: list[Part], codec: str, directory: P
                 "participation": {"codec": codec},
                 "schedule": {"goal": len(parts), "quorum": len(parts)},
                 "registry": {"keep_parameters": 3},
+                "downlink": {"delta_codec": delta_codec},
             },
         )
         files = [agent_file(directory, proxy.port, f"device-{n}", part, {}) for n, part in enumerate(parts)]
@@ -87,6 +90,10 @@ def measure(options: Options) -> list[Row]:
             progress(f"bytes of {name}, {codec}")
             with tempfile.TemporaryDirectory() as place:
                 rows += _rows(f"{name}, {codec}", spec, codec, traffic(spec, parts, codec, Path(place)))
+        progress(f"bytes of {name}, int8 both ways")
+        with tempfile.TemporaryDirectory() as place:
+            counted = traffic(spec, parts, "int8", Path(place), delta_codec="int8")
+            rows += _rows(f"{name}, int8 and downlink deltas", spec, "int8", counted)
     return rows
 
 

@@ -58,6 +58,7 @@ class Federation:
     keepalive_s: int = 60
     false_clock: bool = False
     cron: str = ""
+    delta_codec: str = ""
     host: str = "127.0.0.1"
     aggregator_within: Sequence[str] = ()
     agents_within: Sequence[str] = ()
@@ -158,6 +159,8 @@ codec = "{self.codec}"
 goal = {self.goal}
 interval_s = {self.interval_s}
 cron = "{self.cron}"
+[downlink]
+delta_codec = "{self.delta_codec}"
 [evaluation]
 path = "{self.directory / "evaluation.npz"}"
 [metrics]
