@@ -101,6 +101,7 @@ def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devic
             "training": TRAINING,
             "participation": {"codec": "int8"},
             "schedule": {"goal": goal_of(devices)},
+            "downlink": {"delta_codec": "int8"},
             "evaluation": {"path": f"{folder}/evaluation.npz"},
             "metrics": {"interval_s": 0.5},
             "security": _security(host),

@@ -73,8 +73,9 @@ goal = 4                                # ... so many updates are buffered; 0: n
 # path = "evaluation.npz"               # arrays x (examples, features) and y; each version is measured on them
 # max_accuracy_drop = 1.0               # a version that loses more accuracy than this is withheld; 1.0: never
 
-# [downlink]
-# encoding = "f32"                      # f32, f16
+[downlink]
+delta_codec = "int8"                    # devices take a version as a step from the one before: a quarter of the bytes
+# encoding = "f32"                      # of whole models: f32, f16 (then without delta_codec)
 # keep_versions = 3                     # on the broker; the aggregator's own store keeps more
 
 # [metrics]
