@@ -251,6 +251,7 @@ class AggregatorCore:
 
     def _linked(self, now: float) -> list[Command]:
         self._link_up = True
+        self.status.connection += 1
         commands = self._presence.linked(now)
         return [*commands, *self._take_part()] if self._presence.active else commands
 

@@ -32,6 +32,8 @@ class Status:
         self, instance: str, store: str, topics: Topics, ledger: Ledger, fleet: Fleet, goal: int
     ) -> None:
         self.figures = ShellFigures()
+        self.connection = 0
+        """How often the process has connected; the core counts."""
         self._instance = instance
         self._store = store
         self._topics = topics
@@ -59,6 +61,7 @@ class Status:
             store=self._store,
             status=status,
             version=version,
+            connection=self.connection,
         )
         return encode_status(state)
 

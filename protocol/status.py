@@ -29,6 +29,8 @@ class AggregatorState(Struct, frozen=True, kw_only=True):
     """Identity of the store it works on: tells two aggregators apart, and one from its own past."""
     status: Literal["online", "offline"]
     version: int | None = None
+    connection: int = 0
+    """Grows with every connection of the instance: who reads it twice can tell the living from the dead."""
 
 
 class AggregatorClaim(Struct, frozen=True, kw_only=True):

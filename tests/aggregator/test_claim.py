@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.claim import ANNOUNCED_WAIT_S, QUIET_WAIT_S, Claim
+from aggregator.claim import ANNOUNCED_WAIT_S, MAX_LOST, QUIET_WAIT_S, Claim
 from aggregator.commands import Acknowledge, Command, Exit, Publish, Subscribe
 from aggregator.core import AggregatorCore
 from aggregator.events import Event, StopRequested, Tick
@@ -327,3 +327,93 @@ def test_however_they_start_and_however_slow_the_network_exactly_one_stays(
     staying = [store for store in starts.cores if store in starts.subscribed - starts.ended]
     assert len(staying) == 1
     assert starts.cores[staying[0]].active
+
+
+class OneSession:
+    """A broker that keeps one connection a name, and aggregators with the same name: each throws the other off."""
+
+    def __init__(self, *stores: str) -> None:
+        self.cores = {store: core_of(store) for store in stores}
+        self.connected = ""
+        self.retained: bytes | None = None
+        self.ended: list[str] = []
+        self.now = 0.0
+
+    def connect(self, store: str, *, will: bool = False) -> None:
+        if self.connected:
+            core = self.cores[self.connected]
+            self.handle(self.connected, LinkDown(reason="thrown off"))
+            self.retained = core.will.payload if will else self.retained
+        self.connected = store
+        kept = self.retained  # what the subscription brings, before anything that is said now
+        self.handle(store, UP)
+        if kept is not None and store not in self.ended:
+            self.handle(store, Received(topic=self.cores[store].topics.aggregator_state, payload=kept, retain=True))
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        deadline = self.cores[self.connected].deadline() if self.connected else None
+        if deadline is not None and self.now >= deadline:
+            self.handle(self.connected, Tick())
+
+    def handle(self, store: str, event: Event) -> None:
+        core = self.cores[store]
+        for command in core.handle(event, self.now, self.now):
+            if isinstance(command, Publish) and command.topic == core.topics.aggregator_state:
+                self.retained = command.payload
+            elif isinstance(command, Exit):
+                self.ended.append(store)
+                self.connected = ""
+
+
+@pytest.mark.parametrize("will", [False, True])
+@pytest.mark.parametrize(("first", "second"), ["15", "51"])
+def test_of_two_with_one_certificate_the_newcomer_ends(first: str, second: str, will: bool) -> None:
+    broker = OneSession(first, second)
+    broker.connect(first)
+    broker.wait(1.0)
+    assert broker.cores[first].active
+    for _ in range(MAX_LOST + 1):
+        broker.connect(second, will=will)
+        broker.wait(0.9)  # longer than an empty broker would be waited for
+        assert not broker.cores[second].active
+        if broker.ended:
+            break
+        broker.connect(first, will=will)
+        broker.wait(0.9)
+    assert broker.ended == [second]
+    broker.connect(first)
+    assert broker.cores[first].active
+
+
+@pytest.mark.parametrize(("first", "second"), ["15", "51"])
+def test_of_two_that_became_active_one_after_the_other_one_ends(first: str, second: str) -> None:
+    broker = OneSession(first, second)
+    broker.connect(first)
+    broker.wait(1.0)
+    broker.connect(second)
+    broker.wait(6.0)  # the first was away for longer than the second waited
+    assert broker.cores[second].active
+    for _ in range(3):
+        for store in (first, second):
+            if store not in broker.ended:
+                broker.connect(store)
+                broker.wait(0.9)
+    assert broker.ended == ["5"]
+
+
+def test_a_left_over_state_ends_nobody_however_often_the_line_breaks() -> None:
+    broker = OneSession("1", "5")
+    broker.connect("5")
+    broker.wait(1.0)
+    left_over = broker.retained
+    for _ in range(MAX_LOST - 1):
+        broker.connect("1")
+        broker.wait(0.9)
+        broker.handle("1", LinkDown(reason="the line broke"))
+        broker.connected = ""
+        assert broker.retained == left_over
+    broker.connect("1")
+    broker.wait(6.0)
+    assert broker.ended == []
+    assert broker.cores["1"].active
