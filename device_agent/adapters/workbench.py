@@ -43,6 +43,8 @@ class Workbench:
         self._path = Path(settings.data.path)
         self._samples: Samples | None = None
         self._samples_of: tuple[Any, ...] = ()
+        self._model: Model | None = None
+        self._model_of: dict[str, Any] = {}
 
     def train(
         self, task: Train, file: BinaryIO, should_stop: Callable[[], bool]
@@ -56,7 +58,7 @@ class Workbench:
     def evaluate(self, task: Evaluate, file: BinaryIO) -> EvaluationDone | TaskFailed:
         """Measure the model in the file on the holdout."""
         try:
-            model, parameters = _model(task.manifest, file)
+            model, parameters = self._read(task.manifest, file)
             metrics = model.evaluate(parameters, self._holdout(model)).summary()
             return EvaluationDone(task=task.task, metrics=metrics)
         except _TaskError as exc:
@@ -65,7 +67,7 @@ class Workbench:
     def _train(self, task: Train, file: BinaryIO, should_stop: Callable[[], bool]) -> TrainingDone | TaskStopped:
         started = time.monotonic()
         manifest = task.manifest
-        model, parameters = _model(manifest, file)
+        model, parameters = self._read(manifest, file)
         plan = _plan(manifest)
         samples = self._load(model)
         rng = self._rng(manifest, task.contribution)
@@ -87,6 +89,36 @@ class Workbench:
             before=before,
             after=after,
         )
+
+    def _read(self, manifest: Manifest, file: BinaryIO) -> tuple[Model, NDArray[np.float32]]:
+        try:
+            cached, data = read_model(file)
+        except (CacheError, OSError) as exc:
+            raise _TaskError(str(exc), "cache") from exc
+        if cached.parameters != manifest.parameters:
+            raise _TaskError("the cached model is another version", "cache")
+        model = self._built(manifest)
+        try:
+            parameters = tensors.decode(cached.blob.encoding, data, model.layout.size)
+        except ProtocolError as exc:
+            raise _TaskError(f"parameters: {exc}", "model") from exc
+        # Of float32 the blob's digest is that of the parameters, and it has been checked.
+        known = cached.blob.digest if cached.blob.encoding == "f32" else _digest(parameters)
+        if known != manifest.parameters:
+            raise _TaskError("the parameters are not the ones that the manifest names", "model")
+        return model, parameters
+
+    def _built(self, manifest: Manifest) -> Model:
+        # The spec is the same version after version, and a model has no state.
+        if self._model is None or self._model_of != manifest.model:
+            try:
+                self._model = build(manifest.model)
+            except SpecError as exc:
+                raise _TaskError(f"model spec: {exc}", "model") from exc
+            self._model_of = manifest.model
+        if self._model.layout.digest != manifest.layout:
+            raise _TaskError("the model spec leads to another layout than the manifest names", "model")
+        return self._model
 
     def _load(self, model: Model) -> Samples:
         wanted = (fingerprint(self._path), model.layout.digest, model.task)
@@ -111,26 +143,8 @@ class Workbench:
         return np.random.default_rng([self._settings.training.seed, device, manifest.version, contribution])
 
 
-def _model(manifest: Manifest, file: BinaryIO) -> tuple[Model, NDArray[np.float32]]:
-    try:
-        cached, data = read_model(file)
-    except (CacheError, OSError) as exc:
-        raise _TaskError(str(exc), "cache") from exc
-    if cached.parameters != manifest.parameters:
-        raise _TaskError("the cached model is another version", "cache")
-    try:
-        model = build(manifest.model)
-    except SpecError as exc:
-        raise _TaskError(f"model spec: {exc}", "model") from exc
-    if model.layout.digest != manifest.layout:
-        raise _TaskError("the model spec leads to another layout than the manifest names", "model")
-    try:
-        parameters = tensors.decode(manifest.blob.encoding, data, model.layout.size)
-    except ProtocolError as exc:
-        raise _TaskError(f"parameters: {exc}", "model") from exc
-    if hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest() != manifest.parameters:
-        raise _TaskError("the parameters are not the ones that the manifest names", "model")
-    return model, parameters
+def _digest(parameters: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest()
 
 
 def _plan(manifest: Manifest) -> TrainingPlan:
