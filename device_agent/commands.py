@@ -67,6 +67,8 @@ class Persist:
     put: OutboxRow | None = None
     deletes: tuple[int, ...] = ()
     """Sequences of rows to delete."""
+    recoverable: bool = False
+    """A power cut (not a kill) may take it back, though never out of order: it would be learnt once more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -309,7 +309,7 @@ class DeviceCore:
         fetching = self._parts.fetch.target is not None and not self._parts.fetch.stalled
         # Offline, training goes on and the outbox bounds it; online, something better is about to come.
         waiting = ((fetching or self._parts.report.put_off) and self._link is Link.UP) or self._up.writing
-        return not self._parts.ledger.state.paused and not waiting
+        return not waiting and self._parts.ledger.permits(self._parts.desk.held)
 
     def _state(self, reason: str = "") -> DeviceState:
         parts = self._parts

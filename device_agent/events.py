@@ -55,7 +55,10 @@ class UpdateLoaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCached:
-    """Answer to ``CacheModel`` and ``PatchModel``: complete and durable, and what the next restart will find."""
+    """Answer to ``CacheModel`` and ``PatchModel``: complete, and what the next restart will find.
+
+    After a power cut that may be the model before, just as whole: file systems may take the renaming back.
+    """
 
     epoch: str
     version: int

@@ -62,6 +62,17 @@ class Ledger:
             return 0
         return trained.count
 
+    def permits(self, held: Manifest | None) -> bool:
+        """Return whether this model may be trained, once or more.
+
+        Not while paused, and not when a newer version was trained already: a power cut took the model back, but not
+        the update that was made from it.
+        """
+        trained = self.state.trained
+        if self.state.paused or held is None:
+            return False
+        return trained is None or held.epoch != trained.epoch or held.version >= trained.version
+
     def put(self, row: OutboxRow, drops: tuple[int, ...], manifest: Manifest, last: LastTraining) -> Persist:
         """Return the one transaction that makes an update exist: row, sequence, marker, and the rows it displaces.
 
@@ -93,12 +104,14 @@ class Ledger:
         self._unwritten = ()
         self.deadline = None
 
-    def save(self, *, deletes: tuple[int, ...] = ()) -> Persist:
-        """Return the transaction that writes the present state and deletes these rows."""
+    def save(self, *, deletes: tuple[int, ...] = (), recoverable: bool = False) -> Persist:
+        """Return the transaction that writes the present state and deletes these rows; see ``Persist.recoverable``."""
+        # What failed before is in the state too, and may be a command that nobody repeats.
+        recoverable = recoverable and self.deadline is None
         written = self._with_unwritten(deletes)
         self._unwritten = ()
         self.deadline = None
-        return Persist(state=self.state, deletes=written)
+        return Persist(state=self.state, deletes=written, recoverable=recoverable)
 
     def failed(self, event: PersistFailed, now: float) -> None:
         """Remember what could not be written; rows that a failed ``put`` would have displaced stay."""

@@ -109,7 +109,8 @@ class Upstream:
         if receipt.next_after_s > 0:
             self._parts.desk.rest(now + receipt.next_after_s)
         self._parts.announce.news(now)
-        return [self._parts.ledger.save(deletes=(receipt.sequence,)), told]
+        # Taken back, the update would be sent again, and answered with "duplicate": no reason to wait for the disk.
+        return [self._parts.ledger.save(deletes=(receipt.sequence,), recoverable=True), told]
 
     def void_other_epochs(self, epoch: str) -> list[Command]:
         """Give up updates that the aggregator's new history has no base for."""

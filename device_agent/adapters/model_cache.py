@@ -50,7 +50,11 @@ class ModelCache:
             raise CacheError(f"no model in the cache: {exc.strerror or exc}") from exc
 
     def replace(self, manifest: Manifest, data: bytes | memoryview) -> None:
-        """Write the model beside the old one, make it durable, and put it in its place."""
+        """Write the model beside the old one, sync it, and put it in its place.
+
+        The folder is not synced: a power cut leaves this file or the old one, both whole, and either will do. (An
+        outbox that knows of a newer version than the model is understood, see ``Ledger.permits``.)
+        """
         head = encode(manifest)
         part = self._path.with_name("model.part")
         try:
@@ -62,7 +66,6 @@ class ModelCache:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self._path)
-            _sync_folder(self._folder)
         except OSError as exc:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -93,11 +96,3 @@ def read_model(file: BinaryIO) -> tuple[Manifest, bytes]:
     if len(data) != manifest.blob.total_bytes or digest_of(data) != manifest.blob.digest:
         raise CacheError("the cached model is damaged")
     return manifest, data
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

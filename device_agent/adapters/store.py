@@ -70,8 +70,13 @@ class Store:
         return self._incarnation, self._durable, _entries(self._db)
 
     def persist(self, command: Persist) -> None:
-        """Write the command in one transaction, on disk when this returns; or raise, with nothing written."""
+        """Write the command in one transaction, on disk when this returns; or raise, with nothing written.
+
+        One that is ``recoverable`` is with the system when this returns, and on the disk with the next that is not.
+        """
         try:
+            # In WAL mode NORMAL only leaves out the sync of the log; what survives is always its beginning.
+            self._db.execute(f"PRAGMA synchronous = {'NORMAL' if command.recoverable else 'FULL'}")
             self._db.execute("BEGIN IMMEDIATE")
             self._write(command)
             self._db.execute("COMMIT")

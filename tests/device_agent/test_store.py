@@ -76,6 +76,15 @@ def test_writes_are_synchronous_and_logged_ahead(store: Store) -> None:
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_only_what_can_be_learnt_again_is_not_synced(store: Store, tmp_path: Path) -> None:
+    store.persist(put(1))
+    store.persist(Persist(state=DurableState(next_sequence=2), deletes=(1,), recoverable=True))
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (1,)
+    assert peek(tmp_path)[2] == ()  # a kill does not take it back: the system has it
+    store.persist(Persist(state=DurableState(next_sequence=2, paused=True)))
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_a_full_disk_fails_the_transaction_and_nothing_else(store: Store, tmp_path: Path) -> None:
     store.persist(put(1))
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]

@@ -98,6 +98,28 @@ def test_a_device_trains_offline_with_the_cached_model() -> None:
     assert again.updates(again.connect()) == [1]
 
 
+def test_a_model_that_a_power_cut_took_back_is_not_trained_again() -> None:
+    driver = Driver()
+    driver.start()
+    old = driver.hold(1)
+    driver.finish_training()
+    driver.answer(1)
+    driver.hold(2)
+    driver.finish_training()
+    driver.disk.model = old  # the outbox was synced later than the renaming
+    again = driver.restarted()
+    again.start(connect=False)
+    again.cut()
+    again.wait(1000.0)
+    assert trains(again) == []
+    again.connect()
+    again.hold(2)
+    again.wait(10.0)
+    assert trains(again) == []
+    again.hold(3)
+    assert trains(again) == [(3, 0)]
+
+
 def test_a_broker_that_says_nothing_does_not_keep_a_device_from_training() -> None:
     driver = Driver()
     driver.start()

@@ -22,12 +22,24 @@ from tests.simulation.world import Alarm, World
 
 
 class Disk:
-    """What survives the process."""
+    """What survives the process, and what of it a power cut."""
 
     def __init__(self, incarnation: str) -> None:
         self.state = RestoredState(incarnation=incarnation)
         self.rows: dict[int, OutboxRow] = {}
         self.model: tuple[Manifest, bytes] | None = None
+        self.model_before: tuple[Manifest, bytes] | None = None
+        self.sync()
+
+    def sync(self) -> None:
+        self._synced = (self.state, dict(self.rows))
+
+    def lose_power(self, *, renaming_too: bool) -> None:
+        """Keep what was synced; of the model's file system maybe not even the last renaming."""
+        self.state, rows = self._synced
+        self.rows = dict(rows)
+        if renaming_too:
+            self.model = self.model_before
 
     def restore(self) -> RestoredState:
         entries = tuple(self.rows[sequence].entry for sequence in sorted(self.rows))
@@ -101,7 +113,7 @@ class DeviceProcess:
             case do.PatchModel():
                 self._patch(command)
             case do.DropModel():
-                self.disk.model = None
+                self.disk.model = self.disk.model_before = None
             case do.Train():
                 self._train(command)
             case do.Exit():
@@ -118,7 +130,7 @@ class DeviceProcess:
         self._cache(command.manifest, data)
 
     def _cache(self, manifest: Manifest, data: bytes) -> None:
-        self.disk.model = (manifest, data)
+        self.disk.model, self.disk.model_before = (manifest, data), self.disk.model
         self.held[manifest.version] = digest_of(data)
         self.take(ev.ModelCached(epoch=manifest.epoch, version=manifest.version))
 
@@ -127,12 +139,16 @@ class DeviceProcess:
         for sequence in command.deletes:
             self.disk.rows.pop(sequence, None)
         if command.put is None:
+            if not command.recoverable:
+                self.disk.sync()
             return
         sequence = command.put.entry.sequence
         identity = (self.name, self.disk.state.incarnation, sequence)
         assert identity not in self.created, "a sequence number was used twice"
         self.created[identity] = decode_update(command.put.payload)
         self.disk.rows[sequence] = command.put
+        assert not command.recoverable, "an update must not get lost"
+        self.disk.sync()
         if self.world.chance(self.world.weather.crash_device):
             self.kill()
             return
@@ -156,8 +172,10 @@ class DeviceProcess:
         self.world.after(self.training_s * self.world.rng.uniform(0.5, 1.5), finish)
 
     def kill(self) -> None:
-        """SIGKILL, and a start some time later."""
+        """SIGKILL or a power cut, and a start some time later."""
         self.crashes += 1
+        if self.world.chance(0.5):
+            self.disk.lose_power(renaming_too=self.world.chance(0.5))
         self.alive = False
         self._alarm.cancel()
         if self.link:
