@@ -49,6 +49,8 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reconnect_min_s: Annotated[float, Meta(gt=0, le=3600)] = 0.5
     reconnect_max_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     """Waits between attempts are drawn uniformly from 0 to a ceiling that doubles from min to max (full jitter)."""
+    takeover_wait_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    """The ceiling of the first wait after another client has taken our identity; it doubles four times."""
     username: str = ""
     password_file: OptionalFilePath = ""
     """The password is the file's first line; never in the configuration itself."""
@@ -87,11 +89,34 @@ class LinkUp:
     protocol: Literal["5", "3.1.1"]
 
 
+DownKind: TypeAlias = Literal[
+    "lost",
+    "stopped",
+    "unreachable",
+    "timeout",
+    "refused",
+    "untrusted-broker",
+    "wrong-clock",
+    "refused-certificate",
+    "no-tls",
+    "taken-over",
+    "perhaps-taken-over",
+    "configuration",
+    "fault",
+]
+"""Why there is no connection, for programs: broken off (``lost``); we stopped; name or address not to be reached; no
+answer in time; the broker said no; its certificate is not to be trusted; it is not valid yet, so our clock is slow; the
+broker does not take our certificate; no TLS can be agreed on; another client came with our identity, for sure or (MQTT
+3.1.1 does not say so) by all appearances; our files are not usable; a fault of ours."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkDown:
     """An attempt to connect failed, or the connection is gone. The link goes on trying by itself."""
 
     reason: str
+    """For people, in one line: what it was and what to do."""
+    kind: DownKind = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

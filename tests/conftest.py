@@ -1,3 +1,3 @@
 """Fixtures that all tests share."""
 
-pytest_plugins = ["tests.support.broker", "tests.support.links"]
+pytest_plugins = ["tests.support.broker", "tests.support.certificates", "tests.support.links"]

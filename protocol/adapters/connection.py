@@ -15,20 +15,20 @@ from paho.mqtt.enums import MQTTErrorCode
 from protocol.adapters.loop import READABLE, WRITABLE
 from protocol.adapters.packets import DISCONNECT, MAX_REMAINING_BYTES, PINGREQ, puback
 from protocol.adapters.paho_client import LinkClient
-from protocol.adapters.terms import Loss, Publish, Subscribe
-from protocol.adapters.wire import BufferedSocket
+from protocol.adapters.terms import Loss, Publish, Subscribe, fault_text, taken_over
+from protocol.adapters.wire import CLOSED, BufferedSocket
 from protocol.heartbeat import Heartbeat
 from protocol.link import Received, Subscribed
 
 if TYPE_CHECKING:
-    import socket
-
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
+    from protocol.adapters.dial import Reached
     from protocol.adapters.loop import LinkLoop, Timer
     from protocol.adapters.terms import Job, Owner, Terms
+    from protocol.link import DownKind
 
 MAX_INFLIGHT = 32
 """Publishes that await their PUBACK. Enough for any round-trip; a slow link's owner keeps far fewer under way."""
@@ -37,17 +37,18 @@ _ENVELOPE_BYTES = 16
 """Upper bound of what a PUBLISH adds to topic and payload: header, lengths, message id, empty properties."""
 
 _UNSUPPORTED_VERSION = 0x84
+_TAKEN_OVER = 0x8E
 
 
 class Connection:
     """See the module. All methods are for the loop's thread only."""
 
-    def __init__(self, loop: LinkLoop, sock: socket.socket, terms: Terms, owner: Owner, number: int) -> None:
+    def __init__(self, loop: LinkLoop, reached: Reached, terms: Terms, owner: Owner, number: int) -> None:
         self.number = number
         self._loop = loop
         self._terms = terms
         self._owner = owner
-        self._wire = BufferedSocket(sock, terms.max_packet_bytes)
+        self._wire = BufferedSocket(reached.sock, terms.max_packet_bytes, reached.tls)
         self._client = LinkClient(
             terms.client_id,
             terms.protocol,
@@ -109,7 +110,7 @@ class Connection:
                 self._wire.shut_down_writing()
                 self._draining = True
         except OSError as exc:
-            self.end(f"the connection broke: {exc.strerror or exc}")
+            self._write_failed(exc)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the link tries again
             self.fault(exc)
         else:
@@ -120,7 +121,14 @@ class Connection:
         self._closing = True
         self.pump()
 
-    def end(self, reason: str, *, version_in_doubt: bool = False, fault: Exception | None = None) -> None:
+    def end(
+        self,
+        reason: str,
+        kind: DownKind = "lost",
+        *,
+        version_in_doubt: bool = False,
+        fault: Exception | None = None,
+    ) -> None:
         """Close the socket, answer all publishes under way with an error, and tell the owner. Once."""
         if self._ended:
             return
@@ -133,12 +141,19 @@ class Connection:
         for job in publishing.values():
             self._owner.settled(job, reason)
         self._owner.lost(
-            Loss(reason=reason, version_in_doubt=version_in_doubt, oversized=self._wire.oversized, fault=fault)
+            Loss(
+                reason=reason,
+                kind=kind,
+                version_in_doubt=version_in_doubt,
+                oversized=self._wire.oversized,
+                closed=self._up and self._wire.error == CLOSED,
+                fault=fault,
+            )
         )
 
     def fault(self, exc: Exception) -> None:
         """End because of an exception, of the owner's or from the bytes of the broker."""
-        self.end(fault_text(exc), fault=exc)
+        self.end(fault_text(exc), "fault", fault=exc)
 
     # --- what the loop calls
 
@@ -147,7 +162,7 @@ class Connection:
             # A socket that is closed with unread input resets the connection, and the broker may never see the
             # DISCONNECT in front of that: it would publish our will.
             if self._wire.discard_input():
-                self.end("stopped")
+                self.end("stopped", "stopped")
             return
         if events & ~WRITABLE:
             self._read()
@@ -155,7 +170,7 @@ class Connection:
 
     def _on_connect_timeout(self) -> None:
         timeout_s = self._terms.settings.connect_timeout_s
-        self.end(f"the broker did not answer CONNECT within {timeout_s:g} s", version_in_doubt=True)
+        self.end(f"the broker did not answer CONNECT within {timeout_s:g} s", "timeout", version_in_doubt=True)
 
     def _on_heartbeat(self) -> None:
         now = self._loop.now()
@@ -165,11 +180,12 @@ class Connection:
             self.end(f"the connection broke: {exc.strerror or exc}")
             return
         if verdict == "dead":
-            self.end("the broker was silent for longer than the keep-alive allows")
+            self.end("the broker was silent for longer than the keep-alive allows", "timeout")
         elif verdict == "ping":
             self._wire.append(PINGREQ)
-            self._heartbeat.pinged(now, self._wire.written)
             self.pump()
+            # Only now is it sealed, if there is TLS, and its end known.
+            self._heartbeat.pinged(now, self._wire.written)
         if not self._ended:
             self._timer = self._loop.call_at(self._heartbeat.next_check(now), self._on_heartbeat)
 
@@ -190,7 +206,11 @@ class Connection:
         self._heartbeat.received(self._loop.now())
 
     def _cut_off(self, reason: str) -> None:
-        self.end(self._wire.error or reason, version_in_doubt=not self._up)
+        kind = self._wire.kind
+        reason = self._wire.error or reason
+        if not self._up and self._wire.perhaps_wants_tls:
+            reason += "; if this port is one for TLS, [broker.tls] is missing"
+        self.end(reason, kind, version_in_doubt=not self._up and kind == "lost")
 
     def _on_packet(self, topic: str, payload: bytes, qos: int, mid: int, retain: bool) -> None:
         received = Received(topic=topic, payload=payload, retain=retain, qos=qos, mid=mid, connection=self.number)
@@ -205,6 +225,12 @@ class Connection:
 
     # --- writing
 
+    def _write_failed(self, exc: OSError) -> None:
+        # What the broker said before it hung up is still there to be read: that somebody took our session, or that it
+        # refuses our certificate (with TLS 1.3 that comes after the handshake).
+        self._read()
+        self.end(f"the connection broke: {exc.strerror or exc}")
+
     def _write_acks(self) -> None:
         if self._acks:
             self._wire.append(b"".join(self._acks))
@@ -213,6 +239,7 @@ class Connection:
     def _say_goodbye(self) -> None:
         if not self._said_goodbye and not self._client.want_write():
             self._wire.append(DISCONNECT)
+            self._wire.conclude()
             self._said_goodbye = True
 
     def _write_packets(self) -> None:
@@ -275,7 +302,7 @@ class Connection:
         self, _client: Client, _userdata: object, flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
         if code.is_failure:
-            self.end(f"the broker refused: {code}", version_in_doubt=code.value == _UNSUPPORTED_VERSION)
+            self.end(f"the broker refused: {code}", "refused", version_in_doubt=code.value == _UNSUPPORTED_VERSION)
             return
         self._up = True
         if self._timer is not None:
@@ -291,7 +318,9 @@ class Connection:
     def _on_disconnect(
         self, _client: Client, _userdata: object, flags: DisconnectFlags, code: ReasonCode, _properties: object
     ) -> None:
-        if flags.is_disconnect_packet_from_server:
+        if flags.is_disconnect_packet_from_server and code.value == _TAKEN_OVER:
+            self.end(taken_over(self._terms.client_id), "taken-over")
+        elif flags.is_disconnect_packet_from_server:
             self.end(f"the broker ended the connection: {code}")
         else:
             self._cut_off(f"the connection broke: {code}")
@@ -303,8 +332,3 @@ class Connection:
         if topics is not None:
             refused = tuple(topic for topic, code in zip(topics, codes, strict=False) if code.is_failure)
             self._owner.subscribed(Subscribed(topics=topics, refused=refused))
-
-
-def fault_text(exc: Exception) -> str:
-    """Return the fault in words for a log and for ``LinkDown``."""
-    return f"fault: {type(exc).__name__}: {exc}"[:200]

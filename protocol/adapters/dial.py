@@ -1,4 +1,4 @@
-"""Making TCP connections without blocking: names are resolved in a thread, addresses are tried one by one."""
+"""Making connections without blocking: names are resolved in a thread, addresses are tried one by one, TLS is begun."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from protocol.adapters.handshake import Handshake
 from protocol.adapters.loop import WRITABLE
+from protocol.adapters.terms import Loss
+from protocol.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from protocol.adapters.loop import LinkLoop, Timer
+    from protocol.adapters.tls import TlsSession
+    from protocol.adapters.tls_faults import TlsFault
+    from protocol.link import BrokerSettings, DownKind
 
 Address: TypeAlias = tuple[socket.AddressFamily, tuple[object, ...]]
 Found: TypeAlias = Callable[[list[Address], str], None]
@@ -54,35 +61,37 @@ class Resolver:
 _RESOLVER = Resolver()
 
 
-class Dial:
-    """One attempt to reach a host; ``done(socket, error)`` is called once, in the loop's thread, unless cancelled.
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A connected socket, after the handshake if there is TLS."""
 
-    After ``timeout_s`` in all it fails; each address of a name has its share of that, or one that swallows packets (a
-    broken IPv6 route, say) would keep us from ever trying the next.
+    sock: socket.socket
+    tls: TlsSession | None
+
+
+class Dial:
+    """One attempt to reach the broker; ``done`` is called once, in the loop's thread, unless cancelled.
+
+    After ``connect_timeout_s`` in all it fails; each address of a name has its share of that, or one that swallows
+    packets (a broken IPv6 route, say) would keep us from ever trying the next.
 
     The socket is connected and non-blocking, with TCP_NODELAY: without it small messages wait 40 ms for each other.
-    This is also the place where a TLS handshake belongs, between "connected" and ``done``.
     """
 
-    def __init__(
-        self,
-        loop: LinkLoop,
-        host: str,
-        port: int,
-        timeout_s: float,
-        done: Callable[[socket.socket | None, str], None],
-    ) -> None:
+    def __init__(self, loop: LinkLoop, settings: BrokerSettings, done: Callable[[Reached | Loss], None]) -> None:
         self._loop = loop
-        self._host = host
-        self._port = port
-        self._timeout_s = timeout_s
-        self._deadline = loop.now() + timeout_s
+        self._settings = settings
+        self._host = settings.host
+        self._port = settings.port
+        self._timeout_s = settings.connect_timeout_s
+        self._deadline = loop.now() + settings.connect_timeout_s
         self._timer: Timer | None = None
         self._done = done
         self._addresses: list[Address] = []
         self._sock: socket.socket | None = None
+        self._session: TlsSession | None = None
         self._ended = False
-        self._error = f"{host} has no address"
+        self._loss = Loss(reason=f"{settings.host} has no address", kind="unreachable")
 
     def start(self) -> None:
         """Begin; ``done`` may be called before this returns."""
@@ -106,8 +115,8 @@ class Dial:
 
     def _on_timeout(self) -> None:
         self._timer = None
-        self._error = f"{self._host} port {self._port} did not answer within {self._timeout_s:g} s"
-        self._drop()
+        what = "did not answer" if self._session is None else "did not finish the TLS handshake"
+        self._failed(f"{self._host} port {self._port} {what} within {self._timeout_s:g} s", "timeout")
         self._try_next()
 
     def _found(self, addresses: list[Address], error: str) -> None:
@@ -115,7 +124,8 @@ class Dial:
             return
         self._cancel_timer()
         self._addresses = list(addresses)
-        self._error = error or self._error
+        if error:
+            self._loss = Loss(reason=error, kind="unreachable")
         self._try_next()
 
     def _try_next(self) -> None:
@@ -124,10 +134,10 @@ class Dial:
             try:
                 self._try(family, address)
             except OSError as exc:
-                self._failed(exc.errno or 0)
+                self._unreachable(exc.errno or 0)
             else:
                 return
-        self._finish(None)
+        self._finish(self._loss)
 
     def _try(self, family: socket.AddressFamily, address: tuple[object, ...]) -> None:
         self._sock = sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -145,14 +155,44 @@ class Dial:
             return
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or _connected_to_itself(sock)
         if error:
-            self._failed(error)
+            self._unreachable(error)
             self._try_next()
+            return
+        self._loop.forget(sock.fileno())
+        if self._settings.tls is None:
+            self._finish(Reached(sock, None))
         else:
-            self._loop.forget(sock.fileno())
-            self._finish(sock)
+            self._begin_tls(sock)
 
-    def _failed(self, error: int) -> None:
-        self._error = f"{self._host} port {self._port} cannot be reached: {os.strerror(error)}"
+    def _begin_tls(self, sock: socket.socket) -> None:
+        from protocol.adapters.tls import TlsSession  # noqa: PLC0415 - ssl is 4 MB that a link without TLS does not need
+
+        assert self._settings.tls is not None  # noqa: S101 - for the type checker
+        try:
+            self._session = TlsSession(self._settings.tls, self._host)
+        except ConfigurationError as exc:
+            self._drop()
+            self._finish(Loss(reason=str(exc), kind="configuration"))
+            return
+        Handshake(self._loop, sock, self._session, self._on_handshake).start()
+
+    def _on_handshake(self, fault: TlsFault | None) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        if fault is None:
+            self._finish(Reached(sock, self._session))
+        else:
+            self._failed(fault.reason, fault.kind)
+            self._try_next()
+
+    def _unreachable(self, error: int) -> None:
+        self._failed(f"{self._host} port {self._port} cannot be reached: {os.strerror(error)}", "unreachable")
+
+    def _failed(self, reason: str, kind: DownKind) -> None:
+        # What a broker that was reached had to say is worth more than that its other address is not there.
+        if kind not in {"unreachable", "timeout"} or self._loss.kind in {"unreachable", "timeout"}:
+            self._loss = Loss(reason=reason, kind=kind)
         self._drop()
 
     def _drop(self) -> None:
@@ -160,13 +200,13 @@ class Dial:
         if self._sock is not None:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
-            self._sock = None
+            self._sock = self._session = None
 
-    def _finish(self, sock: socket.socket | None) -> None:
+    def _finish(self, outcome: Reached | Loss) -> None:
         self._ended = True
         self._cancel_timer()
-        self._sock = None
-        self._done(sock, "" if sock is not None else self._error)
+        self._sock = self._session = None
+        self._done(outcome)
 
 
 def _connected_to_itself(sock: socket.socket) -> int:

@@ -13,23 +13,31 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from protocol.adapters.connection import Connection, fault_text
+from protocol.adapters.connection import Connection
 from protocol.adapters.credentials import read_password
-from protocol.adapters.dial import Dial
+from protocol.adapters.dial import Dial, Reached
 from protocol.adapters.loop import LinkLoop
 from protocol.adapters.outgoing import Outgoing
 from protocol.adapters.repeats import Repeats
 from protocol.adapters.telling import Deliver, Teller
-from protocol.adapters.terms import Counters, Job, Loss, Publish, Subscribe, Terms, Unsubscribe
-from protocol.backoff import Backoff
+from protocol.adapters.terms import (
+    Counters,
+    Job,
+    Loss,
+    Publish,
+    Subscribe,
+    Terms,
+    Unsubscribe,
+    fault_text,
+    perhaps_taken_over,
+)
 from protocol.filters import check_filter, check_topic
 from protocol.link import BrokerSettings, LinkDown, LinkUp, Published, Received, Subscribed, Will
 from protocol.negotiation import Negotiation
+from protocol.retries import Retries
 from protocol.settings import ConfigurationError
 
 if TYPE_CHECKING:
-    import socket
-
     from protocol.adapters.loop import Timer
 
 __all__ = ["Counters", "LinkLoop", "MqttLink"]
@@ -39,13 +47,8 @@ log = logging.getLogger(__name__)
 MAX_PACKET_BYTES = 1024 * 1024
 """Several times the largest message of the protocol; a broker that sends more is not listened to."""
 
-
 _RNG = random.Random()  # noqa: S311 - waits are no secret
 """Shared by all links that were given none: its state alone is larger than most links."""
-
-POISONED_AFTER = 3
-"""So many resumed sessions in a row, cut at once (iotcore stumbles over what it kept): begin a session anew."""
-AT_ONCE_S = 2.0
 
 
 class MqttLink:
@@ -73,6 +76,7 @@ class MqttLink:
         rng: random.Random | None = None,
         loop: LinkLoop | None = None,
         max_packet_bytes: int = MAX_PACKET_BYTES,
+        takeover_wait_s: float | None = None,
     ) -> None:
         self.counters = Counters()
         self._settings = settings
@@ -84,7 +88,7 @@ class MqttLink:
         self._max_packet_bytes = max_packet_bytes
         self._own_loop = loop is None
         self._loop = loop or LinkLoop(f"fedmq-link-{client_id}"[:15])
-        self._backoff = Backoff(settings.reconnect_min_s, settings.reconnect_max_s, rng or _RNG)
+        self._retries = Retries(settings, takeover_wait_s or settings.takeover_wait_s, rng or _RNG)
         self._negotiation = Negotiation(settings.protocol)
         self._repeats = Repeats(log, f"link {client_id} to {settings.host}:{settings.port}")
         self._teller = Teller(self._loop, deliver, self._fault)
@@ -102,8 +106,7 @@ class MqttLink:
         self._connections = 0
         self._up_since: float | None = None
         self._was_up = False
-        self._forget_session = self._resumed = False
-        self._cut_at_once = 0
+        self._forget_session = False
 
     # --- for the owner
 
@@ -184,23 +187,22 @@ class MqttLink:
         self._timer = None
         if self._stopping:
             return
-        settings = self._settings
-        self._dial = Dial(self._loop, settings.host, settings.port, settings.connect_timeout_s, self._dialled)
+        self._dial = Dial(self._loop, self._settings, self._dialled)
         self._dial.start()
 
-    def _dialled(self, sock: socket.socket | None, error: str) -> None:
+    def _dialled(self, outcome: Reached | Loss) -> None:
         self._dial = None
-        if sock is None:
-            self.lost(Loss(reason=error))
+        if isinstance(outcome, Loss):
+            self.lost(outcome)
             return
         try:
             terms = self._terms()
         except ConfigurationError as exc:
-            sock.close()
-            self.lost(Loss(reason=str(exc)))
+            outcome.sock.close()
+            self.lost(Loss(reason=str(exc), kind="configuration"))
             return
         self._connections += 1
-        self._connection = connection = Connection(self._loop, sock, terms, self, self._connections)
+        self._connection = connection = Connection(self._loop, outcome, terms, self, self._connections)
         connection.open()
 
     def _terms(self) -> Terms:
@@ -218,7 +220,7 @@ class MqttLink:
 
     def _retry(self) -> None:
         self._negotiation.next_round()
-        self._timer = self._loop.call_at(self._loop.now() + self._backoff.next_s(), self._connect)
+        self._timer = self._loop.call_at(self._loop.now() + self._retries.wait_s(), self._connect)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -234,7 +236,7 @@ class MqttLink:
         self._up_since = self._loop.now()
         self._negotiation.connected()
         self._forget_session = False
-        self._resumed = session_present
+        self._retries.came_up(self._up_since, resumed=session_present)
         log.info(f"link {self._client_id}: connected by MQTT {self._negotiation.version}")
         self._outgoing.open()
         self._teller.tell(LinkUp(session_present=session_present, protocol=self._negotiation.version))
@@ -272,30 +274,27 @@ class MqttLink:
         self._acks.clear()
         for job in self._outgoing.close():
             self.settled(job, loss.reason)
-        up_since, self._up_since = self._up_since, None
-        if up_since is not None and self._backoff.lasted(self._loop.now() - up_since):
+        was_up, self._up_since = self._up_since is not None, None
+        silently = loss.closed and self._negotiation.version == "3.1.1"
+        kind = self._retries.lost(loss.kind, self._loop.now(), silently=silently)
+        reason = loss.reason if kind != "perhaps-taken-over" else perhaps_taken_over(self._client_id)
+        if self._retries.settled:
             self._repeats.over()
-        if loss.oversized or self._is_poisoned(up_since):
+        if loss.oversized or self._retries.poisoned:
             # Where the broker keeps a session for us it would do the same again, for ever.
             self._forget_session = True
         if self._stopping:
-            if up_since is not None:
-                self._teller.tell(LinkDown(reason="stopped"))
+            if was_up:
+                self._teller.tell(LinkDown(reason="stopped", kind="stopped"))
             self._finish_stop()
             return
         if loss.version_in_doubt and self._negotiation.turned_down():
             log.debug(f"link {self._client_id}: {loss.reason}; trying MQTT {self._negotiation.version}")
             self._loop.call_soon(self._connect)
             return
-        self._repeats.note(loss.reason, loss.fault)
-        self._teller.tell(LinkDown(reason=loss.reason))
+        self._repeats.note(reason, loss.fault)
+        self._teller.tell(LinkDown(reason=reason, kind=kind))
         self._retry()
-
-    def _is_poisoned(self, up_since: float | None) -> bool:
-        if up_since is not None:
-            at_once = self._resumed and self._loop.now() < up_since + AT_ONCE_S
-            self._cut_at_once = self._cut_at_once + 1 if at_once else 0
-        return self._cut_at_once >= POISONED_AFTER
 
     def _fault(self, fault: Exception) -> None:
         if self._connection is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from protocol.link import BrokerSettings, Received, Subscribed, Will
+    from protocol.link import BrokerSettings, DownKind, Received, Subscribed, Will
     from protocol.negotiation import Version
 
 
@@ -59,10 +59,13 @@ class Loss:
     """Why a connection ended."""
 
     reason: str
+    kind: DownKind = "lost"
     version_in_doubt: bool = False
     """Refused for its version of MQTT, or cut off before any answer: the other version may do better."""
     oversized: bool = False
     """The broker sent more than we take; in a stored session it will do so again."""
+    closed: bool = False
+    """The broker ended it in good order and without a word: with MQTT 3.1.1 that is all one hears of a takeover."""
     fault: Exception | None = None
     """The exception, when it was a fault of this program (or bytes that paho choked on)."""
 
@@ -101,3 +104,24 @@ class Owner(Protocol):
 
     def lost(self, loss: Loss) -> None:
         """Take note that the connection is gone. Called once, after all publishes were settled."""
+
+
+def taken_over(client_id: str) -> str:
+    """Return in words that somebody else has our identity."""
+    return (
+        f"another client came with our identity ({client_id}), and a broker keeps only one of them: look for a copy of "
+        "this configuration, or of its certificate, on another machine"
+    )
+
+
+def perhaps_taken_over(client_id: str) -> str:
+    """Return the same in words for a broker that does not say why it closes connections."""
+    return (
+        f"the broker closes every connection soon and without a word: perhaps another client has our identity "
+        f"({client_id}), as a copy of this configuration or certificate would; see the broker's log"
+    )
+
+
+def fault_text(exc: Exception) -> str:
+    """Return the fault in words for a log and for ``LinkDown``."""
+    return f"fault: {type(exc).__name__}: {exc}"[:200]

@@ -7,8 +7,13 @@ import socket
 import struct
 import termios
 from collections import deque
+from typing import TYPE_CHECKING
 
 from protocol.adapters.packets import body_of
+
+if TYPE_CHECKING:
+    from protocol.adapters.tls import TlsSession
+    from protocol.link import DownKind
 
 _BLOCK_BYTES = 64 * 1024
 _READS_PER_PASS = 16
@@ -19,18 +24,26 @@ _HIGH_WATER_BYTES = 256 * 1024
 
 _NOTHING = memoryview(b"")
 
+CLOSED = "the broker closed the connection"
+WANTS_TLS = "the broker speaks TLS on this port: write [broker.tls] in the configuration, or take its other port"
+_TLS_ALERT = b"\x15\x03"
+"""How a TLS server's complaint begins. In MQTT it would be a packet that brokers never send."""
+
 
 class OversizedPacketError(OSError):
     """The broker announced a packet larger than we are ready to hold."""
 
 
 class BufferedSocket:
-    """Wraps a connected non-blocking TCP socket; has what paho's ``SocketLike`` asks for.
+    """Wraps a connected non-blocking TCP socket, with its TLS if there is any; is a ``SocketLike`` to paho.
 
     Reading: one system call brings many packets, and ``next_packet`` tells where each of them lies. Writing: packets
     are collected, and ``flush`` sends them together, so that a batch of thousand acknowledgements is not a thousand
     small TCP segments. Packets are taken whole or not at all, so between two calls of ``send`` the stream is always at
     a packet's boundary, and ``append`` may add packets of its own.
+
+    Positions in the outgoing stream (``unsent``, ``written``, ``taken``) count what travels: with TLS the sealed bytes,
+    after each ``flush``.
     """
 
     __slots__ = (
@@ -42,15 +55,20 @@ class BufferedSocket:
         "_parts",
         "_position",
         "_rest",
+        "_sealed",
         "_sent",
         "_sock",
+        "_tls",
         "_unsent",
+        "_virgin",
         "error",
+        "kind",
         "oversized",
     )
 
-    def __init__(self, sock: socket.socket, max_packet_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, max_packet_bytes: int, tls: TlsSession | None = None) -> None:
         self._sock = sock
+        self._tls = tls
         self._max_packet = max_packet_bytes
         self._held = b""
         self._position = 0
@@ -58,16 +76,24 @@ class BufferedSocket:
         self._missing = 0
         self._budget = 0
         self._out: deque[bytes | bytearray] = deque()
+        self._sealed: deque[bytes] = deque()
         self._rest = _NOTHING
         self._unsent = 0
         self._sent = 0
+        self._virgin = True
         self.error = ""
         """What ended the incoming stream; paho only says that it ended."""
+        self.kind: DownKind = "lost"
         self.oversized = False
 
     def begin_pass(self) -> None:
         """Allow so many reads until the next pass."""
         self._budget = _READS_PER_PASS
+
+    @property
+    def perhaps_wants_tls(self) -> bool:
+        """Whether this ended as it does when a TLS server is spoken to in the clear: without a single byte."""
+        return self._tls is None and self._virgin
 
     @property
     def more(self) -> bool:
@@ -112,6 +138,27 @@ class BufferedSocket:
             raise OversizedPacketError(self.error)
 
     def _read(self, size: int) -> bytes:
+        return self._receive(size) if self._tls is None else self._receive_sealed(self._tls)
+
+    def _receive_sealed(self, tls: TlsSession) -> bytes:
+        # All that came is opened before anything is waited for: epoll knows nothing of bytes that are in there.
+        while True:
+            data = b"" if tls.over else self._receive(_BLOCK_BYTES)
+            try:
+                opened = tls.open(data)
+            except OSError as exc:
+                fault = tls.explain(exc)
+                self.error, self.kind = fault.reason, fault.kind
+                raise
+            finally:
+                self._put_sealed(tls.output())
+            if opened is None:
+                self.error = CLOSED
+                raise ConnectionError(self.error)
+            if opened:
+                return opened
+
+    def _receive(self, size: int) -> bytes:
         if self._budget <= 0:
             raise BlockingIOError
         self._budget -= 1
@@ -124,12 +171,18 @@ class BufferedSocket:
             self.error = f"the connection broke: {exc.strerror or exc}"
             raise
         if len(data) < size:
-            # The kernel has no more. (Not so with TLS, whose records end reads early: look at ``pending`` there.)
-            self._budget = 0
+            self._budget = 0  # the kernel has no more
         if not data:
-            self.error = "the broker closed the connection"
+            self.error = self.error or CLOSED
             raise ConnectionError(self.error)
+        if self._virgin:
+            self._look_for_tls(data)
         return data
+
+    def _look_for_tls(self, data: bytes) -> None:
+        self._virgin = False
+        if self._tls is None and data.startswith(_TLS_ALERT):
+            self.error, self.kind = WANTS_TLS, "no-tls"
 
     @property
     def congested(self) -> bool:
@@ -143,7 +196,7 @@ class BufferedSocket:
 
     @property
     def written(self) -> int:
-        """All bytes that were ever given to this socket: the position of the end of the outgoing stream."""
+        """The position of the end of the outgoing stream: all bytes that were ever given to this socket."""
         return self._sent + self._unsent
 
     def taken(self) -> int:
@@ -167,12 +220,21 @@ class BufferedSocket:
         self._out.append(packet)
         self._unsent += len(packet)
 
+    def conclude(self) -> None:
+        """Announce to TLS, if there is any, that nothing follows what was taken so far."""
+        if self._tls is not None:
+            self._seal(self._tls)
+            self._put_sealed(self._tls.goodbye())
+
     def flush(self) -> None:
         """Give the kernel as much as it takes; raise ``OSError`` when the connection is gone."""
+        if self._tls is not None and self._out:
+            self._seal(self._tls)
+        waiting = self._out if self._tls is None else self._sealed
         while self._unsent:
             if not self._rest:
-                self._rest = memoryview(b"".join(self._out))
-                self._out.clear()
+                self._rest = memoryview(b"".join(waiting))
+                waiting.clear()
             try:
                 count = self._sock.send(self._rest)
             except BlockingIOError:
@@ -181,6 +243,17 @@ class BufferedSocket:
             self._rest = self._rest[count:] if count < len(self._rest) else _NOTHING
             self._sent += count
             self._unsent -= count
+
+    def _seal(self, tls: TlsSession) -> None:
+        packets = b"".join(self._out)
+        self._out.clear()
+        self._unsent -= len(packets)
+        self._put_sealed(tls.seal(packets))
+
+    def _put_sealed(self, data: bytes) -> None:
+        if data:
+            self._sealed.append(data)
+            self._unsent += len(data)
 
     def fileno(self) -> int:
         """Return the file descriptor."""

@@ -10,6 +10,7 @@ import pytest
 from protocol.adapters.mqtt import LinkLoop, MqttLink
 from protocol.link import BrokerSettings, LinkDown, LinkUp, Published, Received, Subscribed, Will
 from protocol.settings import ConfigurationError
+from tests.support.broker import OVER_BOTH
 from tests.support.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def test_a_version_can_be_demanded(mosquitto: EmbeddedBroker, links: Links) -> N
 def test_a_demanded_version_that_is_refused_is_a_failure(iotcore: EmbeddedBroker, links: Links) -> None:
     peer = links(iotcore.port, settings={"protocol": "5"})
 
-    assert peer.inbox.wait(LinkDown).reason == "the broker closed the connection"
+    assert peer.inbox.wait(LinkDown).reason.startswith("the broker closed the connection")
     assert peer.inbox.all(LinkUp) == []
 
 
@@ -116,6 +117,7 @@ def test_retained_messages_come_with_the_subscription(any_broker: EmbeddedBroker
     assert (received.payload, received.retain) == (b"value", True)
 
 
+@OVER_BOTH
 def test_unsubscribed_topics_are_quiet(mosquitto: EmbeddedBroker, links: Links) -> None:
     peer = links(mosquitto.port)
     peer.up()
@@ -179,6 +181,7 @@ def test_stop_sends_what_is_queued_and_keeps_the_will_back(any_broker: EmbeddedB
     assert [event for event in watcher.inbox.all(Received) if event.topic == "will"] == []
 
 
+@OVER_BOTH
 def test_a_cut_connection_publishes_the_will(proxy: FaultProxy, mosquitto: EmbeddedBroker, links: Links) -> None:
     watcher = links(mosquitto.port, "watcher")
     watcher.up()
@@ -205,6 +208,7 @@ def test_nothing_is_taken_before_and_after(mosquitto: EmbeddedBroker, links: Lin
     assert not peer.link.subscribe(["a"])
 
 
+@OVER_BOTH
 def test_no_thread_is_left_after_stop(mosquitto: EmbeddedBroker, links: Links) -> None:
     before = set(threading.enumerate())
     peers = [links(mosquitto.port, f"client-{number}") for number in range(5)]
@@ -219,6 +223,7 @@ def test_no_thread_is_left_after_stop(mosquitto: EmbeddedBroker, links: Links) -
     assert set(threading.enumerate()) == before
 
 
+@OVER_BOTH
 def test_stop_is_harmless_at_any_time(mosquitto: EmbeddedBroker, links: Links) -> None:
     never = links(mosquitto.port, "never", start=False)
     never.link.stop()
@@ -230,6 +235,7 @@ def test_stop_is_harmless_at_any_time(mosquitto: EmbeddedBroker, links: Links) -
         twice.link.start()
 
 
+@OVER_BOTH
 def test_stop_in_the_callback_does_not_wait_for_itself(mosquitto: EmbeddedBroker, links: Links) -> None:
     peer = links(mosquitto.port, start=False)
 

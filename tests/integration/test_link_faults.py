@@ -12,6 +12,7 @@ import pytest
 from fedmq import embedded_broker
 from protocol.adapters.outgoing import MAX_PENDING_BYTES
 from protocol.link import LinkDown, Published, Received
+from tests.support.broker import OVER_BOTH
 from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def test_a_restarted_broker_is_used_again(
         assert peer.inbox.all(Published) == []
 
 
+@OVER_BOTH
 def test_a_broker_with_its_memory_still_has_the_session(mosquitto: EmbeddedBroker, links: Links) -> None:
     peer = links(mosquitto.port, clean_session=False)
     assert not peer.up().session_present
@@ -120,6 +122,7 @@ def test_a_broker_with_its_memory_still_has_the_session(mosquitto: EmbeddedBroke
     peer.inbox.wait(Received)
 
 
+@OVER_BOTH
 def test_tokens_under_way_are_answered_before_the_link_is_down(proxy: FaultProxy, links: Links) -> None:
     peer = links(proxy.port)
     peer.up()
@@ -138,6 +141,7 @@ def test_tokens_under_way_are_answered_before_the_link_is_down(proxy: FaultProxy
     assert all(answer.error for answer in answers)
 
 
+@OVER_BOTH
 def test_every_token_is_answered_once_whatever_happens(proxy: FaultProxy, links: Links) -> None:
     peer = links(proxy.port)
     taken: list[str] = []
@@ -162,6 +166,7 @@ def test_every_token_is_answered_once_whatever_happens(proxy: FaultProxy, links:
     assert sorted(event.token for event in peer.inbox.all(Published)) == sorted(taken)
 
 
+@OVER_BOTH
 def test_a_half_open_connection_is_noticed(proxy: FaultProxy, links: Links) -> None:
     peer = links(proxy.port, settings={"keepalive_s": 5})
     peer.up()
@@ -183,6 +188,7 @@ def test_a_broker_that_never_answers_connect_is_given_up(proxy: FaultProxy, link
     peer.up()
 
 
+@OVER_BOTH
 @pytest.mark.parametrize("byte_count", [1, 10, 3000])
 def test_a_reset_in_the_middle_of_a_packet(proxy: FaultProxy, links: Links, byte_count: int) -> None:
     peer = links(proxy.port)
@@ -196,6 +202,7 @@ def test_a_reset_in_the_middle_of_a_packet(proxy: FaultProxy, links: Links, byte
     peer.publish("a", b"x" * 5000)
 
 
+@OVER_BOTH
 @pytest.mark.parametrize("byte_count", [1, 3, 4000])
 def test_a_reset_in_the_middle_of_a_received_packet(
     proxy: FaultProxy, mosquitto: EmbeddedBroker, links: Links, byte_count: int
@@ -215,6 +222,7 @@ def test_a_reset_in_the_middle_of_a_received_packet(
     assert peer.inbox.wait(Received).payload == b"x" * 5000
 
 
+@OVER_BOTH
 @pytest.mark.parametrize("offset", range(6))
 def test_corrupt_bytes_end_the_connection_at_worst(
     proxy: FaultProxy, mosquitto: EmbeddedBroker, links: Links, offset: int
@@ -238,6 +246,7 @@ def test_corrupt_bytes_end_the_connection_at_worst(
     peer.inbox.wait(Received, lambda event: event.payload == b"good")
 
 
+@OVER_BOTH
 def test_a_slow_line_that_takes_longer_than_the_keepalive_survives(proxy: FaultProxy, links: Links) -> None:
     peer = links(proxy.port, settings={"keepalive_s": 5})
     peer.up()
@@ -252,6 +261,7 @@ def test_a_slow_line_that_takes_longer_than_the_keepalive_survives(proxy: FaultP
     assert peer.inbox.all(LinkDown) == []
 
 
+@OVER_BOTH
 def test_a_line_that_loses_packets_only_slows_down(proxy: FaultProxy, links: Links) -> None:
     peer = links(proxy.port)
     peer.up()
@@ -266,6 +276,7 @@ def test_a_line_that_loses_packets_only_slows_down(proxy: FaultProxy, links: Lin
     assert peer.inbox.all(LinkDown) == []
 
 
+@OVER_BOTH
 def test_more_than_a_slow_line_can_take_is_refused(proxy: FaultProxy, links: Links) -> None:
     peer = links(proxy.port)
     peer.up()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from protocol.adapters.mqtt import POISONED_AFTER
 from protocol.link import LinkDown, LinkUp, Received
+from protocol.retries import POISONED_AFTER
 from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:

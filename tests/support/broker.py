@@ -20,9 +20,19 @@ BrokerKind = Literal["mosquitto", "iotcore"]
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+def transport(request: pytest.FixtureRequest) -> str:
+    """How ``mosquitto`` is spoken to by ``links``: "clear", or by a test that asks for it (``OVER_BOTH``) "tls"."""
+    return str(getattr(request, "param", "clear"))
+
+
+OVER_BOTH = pytest.mark.parametrize("transport", ["clear", "tls"], indirect=True)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path, transport: str, request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker]:
     """A Mosquitto that keeps its memory over ``stop`` and ``restart`` (and all but the last second over ``kill``)."""
-    with start("mosquitto", tmp_path / "mosquitto") as broker:
+    extra = request.getfixturevalue("ours").listener() if transport == "tls" else ""
+    with start("mosquitto", tmp_path / "mosquitto", extra=extra) as broker:
         yield broker
 
 

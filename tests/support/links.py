@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from protocol.adapters.mqtt import MqttLink
@@ -21,7 +22,8 @@ class Peer:
 
     def __init__(self, port: int, client_id: str, settings: dict[str, Any], options: dict[str, Any]) -> None:
         self.inbox = Inbox()
-        self.link = MqttLink(BrokerSettings(port=port, **{**QUICK, **settings}), client_id, self.inbox, **options)
+        whole = msgspec.convert({"port": port, **QUICK, **settings}, BrokerSettings)
+        self.link = MqttLink(whole, client_id, self.inbox, **options)
 
     def up(self) -> LinkUp:
         return self.inbox.wait(LinkUp)
@@ -39,12 +41,13 @@ class Peer:
 class Links:
     """Makes peers."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self.peers: list[Peer] = []
+        self._settings = settings
 
     def __call__(self, port: int, client_id: str = "tester", *, start: bool = True, **options: Any) -> Peer:
         """Return a started peer; ``settings`` are those of the broker, other options those of the link."""
-        settings = options.pop("settings", {})
+        settings = {**self._settings, **options.pop("settings", {})}
         peer = Peer(port, client_id, settings, options)
         self.peers.append(peer)
         if start:
@@ -53,9 +56,9 @@ class Links:
 
 
 @pytest.fixture
-def links() -> Iterator[Links]:
+def links(transport: str, request: pytest.FixtureRequest) -> Iterator[Links]:
     """Make links that are stopped in the end."""
-    made = Links()
+    made = Links(request.getfixturevalue("me") if transport == "tls" else {})
     yield made
     for peer in made.peers:
         peer.link.stop()
