@@ -158,6 +158,7 @@ class Downstream:
         fetch, held = self._parts.fetch, self._parts.desk.held
         if fetch.target is not None and fetch.target.blob == manifest.blob and fetch.target.version == manifest.version:
             if fetch.delta_missing:
+                fetch.target = manifest
                 return self._whole_instead("its chunks do not come", now)
             return fetch.announced(manifest, now)
         if held is not None and held.version == manifest.version and held.parameters == manifest.parameters:

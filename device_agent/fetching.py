@@ -45,7 +45,9 @@ class Fetcher:
         self._stalls = 0
         self._spoiled = 0
         self._asked = False
+        """Whether the manifest was asked for on this connection because subscribed chunks did not come."""
         self._useless_for = ""
+        """Parameters of the version whose delta proved useless."""
 
     @property
     def delta(self) -> DeltaRef | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -24,8 +25,9 @@ def delta(base: int = 3, data: bytes = STEP, chunk_bytes: int = 25) -> DeltaRef:
     return DeltaRef(base_version=base, blob=blob_of(data, "int8", chunk_bytes))
 
 
-def offer(version: int = 4, *deltas: DeltaRef, **fields: object) -> Manifest:
-    return replace(manifest(version), deltas=list(deltas or (delta(version - 1),)), **fields)
+def offer(version: int = 4, *deltas: DeltaRef, **fields: Any) -> Manifest:
+    part = {"sampling_fraction": fields.pop("sampling_fraction")} if "sampling_fraction" in fields else {}
+    return replace(manifest(version, **part), deltas=list(deltas or (delta(version - 1),)), **fields)
 
 
 def blob_topics(blob: BlobRef, *indices: int) -> list[str]:
@@ -183,6 +185,16 @@ def test_a_step_whose_chunks_are_missing() -> None:
     pieces(driver, what.deltas[0], 0)
     assert driver.subscribed(driver.wait(20.1)) == [TOPICS.current_model]
     assert_whole_instead(driver, what, driver.announce(what), "do not come")
+
+
+def test_the_newest_plan_is_kept_when_the_whole_is_fetched_instead() -> None:
+    driver = trained()
+    driver.announce(offer())
+    driver.wait(20.1)
+    newest = offer(sampling_fraction=0.999)
+    driver.announce(newest)
+    driver.chunks(newest, model_bytes(4))
+    assert driver.disk.model == newest
 
 
 def test_a_step_whose_chunks_were_cleared() -> None:
