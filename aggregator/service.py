@@ -1,6 +1,7 @@
 """The aggregator as a process: link, timers, operators and signals fill the inbox; one worker empties it.
 
 Each batch of events is decided on by the core, stored in one transaction, and only then acknowledged and answered.
+While one is on its way to the disk the next may be decided, never answered.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from aggregator.adapters.committing import Committer, UnderWay
 from aggregator.adapters.control import Control
 from aggregator.adapters.errors import StoreDamaged, StoreError
 from aggregator.adapters.inbox import Inbox, hollow
@@ -54,6 +56,9 @@ STORE_RETRY_MIN_S = 1.0
 STORE_RETRY_MAX_S = 10.0
 """A full disk is tried again after waits that double between these."""
 
+WORTH_A_HAND_OVER = 16
+"""So many events must wait for a commit to be left to the other thread: deciding on them takes as long as it does."""
+
 LINK_STOP_S = 1.5
 
 
@@ -85,6 +90,8 @@ class Service:
         self._unacknowledged: dict[tuple[int, int], Received] = {}
         """Messages of this connection that the core has, or holds back, and the broker still keeps for us."""
         self._store_retry_s = STORE_RETRY_MIN_S
+        self._committer = Committer(store)
+        self._under_way: UnderWay | None = None
         restored = store.restore()
         self._core = AggregatorCore(settings, prepared.model, restored, self._instance, prepared.evaluate)
         federation = settings.aggregator.federation
@@ -126,6 +133,7 @@ class Service:
             while self._exit is None:
                 self._turn()
         finally:
+            self._committer.close()
             self._link.stop(LINK_STOP_S)
             self._control.close()
             self._snapshots.write()
@@ -137,13 +145,13 @@ class Service:
 
     def _turn(self) -> None:
         self._core.load = self._inbox.fill
-        events = self._inbox.take(self._wait_s())
+        events = self._inbox.take(0.0 if self._under_way else self._wait_s())
         now, wall = time.monotonic(), time.time()
         events += self._timers.due(now, wall)
         deadline = self._core.deadline()
         if deadline is not None and now >= deadline:
             events.append(Tick())
-        if events:
+        if events or self._under_way:
             self._follow_link(events)
             self._process(events, now, wall)
         self._snapshots.write_if_due(now)
@@ -168,19 +176,44 @@ class Service:
                     self._unacknowledged.clear()  # the broker delivers them again
 
     def _process(self, events: Sequence[Event], now: float, wall: float) -> None:
-        commands = self._decide(events, now, wall)
-        stores = [command for command in commands if isinstance(command, StoreCommand)]
+        """Decide on a batch, store it and carry it out, but with the batch before it first in each of these.
+
+        With much waiting behind it, its commit is left under way and the next batch decided meanwhile. That one is
+        decided on what this one leads to: should the commit fail, both are thrown away.
+        """
         try:
-            self._store.apply(stores)
+            commands = self._decide(events, now, wall)
+            self._settle()
+            if self._stored(events, commands):
+                self._carry_out_all(commands)
         except StoreDamaged:
             raise  # the next start sets the store aside
         except StoreError as exc:
-            self._store_failed(str(exc), events)
-            return
-        if stores:
+            before, self._under_way = self._under_way, None
+            self._store_failed(str(exc), [*(before.events if before else ()), *events])
+
+    def _settle(self) -> None:
+        """Wait for the batch before and carry it out; raise ``StoreError`` (it is still under way then)."""
+        if self._under_way is not None:
+            self._under_way.wait()
+            commands, self._under_way = self._under_way.commands, None
             self._store_retry_s = STORE_RETRY_MIN_S
-        for command in commands:
-            self._carry_out(command)
+            self._carry_out_all(commands)
+
+    def _stored(self, events: Sequence[Event], commands: Sequence[Command]) -> bool:
+        """Store a batch; return False when that is under way."""
+        stores = [command for command in commands if isinstance(command, StoreCommand)]
+        if not stores:
+            return True
+        self._store.begin(stores)
+        # Nothing is decided behind the end; and a hand-over would only delay what nobody waits behind.
+        last = any(isinstance(command, Exit) for command in commands)
+        if self._inbox.waiting >= WORTH_A_HAND_OVER and not last:
+            self._under_way = self._committer.commit(events, commands)
+            return False
+        self._store.commit()
+        self._store_retry_s = STORE_RETRY_MIN_S
+        return True
 
     def _decide(self, events: Sequence[Event], now: float, wall: float) -> list[Command]:
         if any(isinstance(event, (MetricsDue, StatusRequested)) for event in events):
@@ -203,6 +236,7 @@ class Service:
         Nothing that a device sends should lead here. If something does, it must not do so again and again: the broker
         would deliver it after every restart. Faults that no message can have caused end the process.
         """
+        self._settle()  # a new core is made of what the store holds
         there = {id(event) for event in events}
         held = [received for received in self._unacknowledged.values() if id(received) not in there]
         # The tick that ends the claim hands out what was held back until then.
@@ -235,8 +269,7 @@ class Service:
                     self._inbox.put(event)
                 case _:
                     pass  # the new core knows the link; figures will be due again
-        for command in commands:
-            self._carry_out(command)
+        self._carry_out_all(commands)
         if self._exit is None:
             self._stop_asked.wait(self._store_retry_s)
             self._store_retry_s = min(2 * self._store_retry_s, STORE_RETRY_MAX_S)
@@ -251,6 +284,11 @@ class Service:
         return self._core.handle(self._link_up, now, wall) if self._link_up else []
 
     # -- carrying out -----------------------------------------------------------------------------------------------
+
+    def _carry_out_all(self, commands: Sequence[Command]) -> None:
+        with self._link.together():
+            for command in commands:
+                self._carry_out(command)
 
     def _carry_out(self, command: Command) -> None:
         match command:

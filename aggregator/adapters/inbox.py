@@ -35,6 +35,11 @@ class Inbox:
         waiting_bytes = self._bytes_in - self._bytes_out
         return min(1.0, max(self._queue.qsize() / MAX_MESSAGES, waiting_bytes / MAX_BYTES))
 
+    @property
+    def waiting(self) -> int:
+        """How many events are in it, about."""
+        return self._queue.qsize()
+
     def deliver(self, event: LinkEvent) -> bool:
         """Take in what the link says (its thread only); False: the message was not taken, there is no room.
 

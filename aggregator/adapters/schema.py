@@ -103,8 +103,11 @@ TABLE_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection for the one writer, in autocommit mode; the file is made if it is not there."""
-    db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    """Return a connection for the one writer, in autocommit mode; the file is made if it is not there.
+
+    Any thread may use it, one at a time.
+    """
+    db = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")

@@ -42,14 +42,23 @@ contributions_per_version = 1000000
 [schedule]
 goal = {goal}
 [metrics]
-interval_s = 0.2
+interval_s = {metrics_s}
 {more}
 """
 
 
-def write_config(directory: Path, port: int = 1883, *, goal: int = 1000, more: str = "", state: str = "state") -> Path:
+def write_config(
+    directory: Path,
+    port: int = 1883,
+    *,
+    goal: int = 1000,
+    metrics_s: float = 0.2,
+    more: str = "",
+    state: str = "state",
+) -> Path:
     path = directory / "aggregator.toml"
-    path.write_text(CONFIG.format(state_dir=directory / state, port=port, goal=goal, more=more))
+    text = CONFIG.format(state_dir=directory / state, port=port, goal=goal, metrics_s=metrics_s, more=more)
+    path.write_text(text)
     return path
 
 
