@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from aggregator.configuration import AdmissionTable
 from protocol import tensors
 from protocol.errors import ProtocolError
-from protocol.messages import ModelUpdate, ReceiptStatus
+from protocol.messages import ModelUpdate, ReceiptStatus, SealedUpdate
+from protocol.sealing import Opener, SealingError
 
 
 class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error
@@ -45,6 +46,8 @@ class Gate:
     max_staleness: int
     withdrawn: tuple[tuple[int, int], ...]
     limits: AdmissionTable
+    opener: Opener | None = None
+    """With one, updates must be sealed."""
 
     def check_origin(self, device_id: str, claimed_device_id: str, federation: str) -> None:
         """Raise ``Refused`` unless the message is of this federation and of the topic's device."""
@@ -52,21 +55,41 @@ class Gate:
             raise Refused("rejected", "other-federation", f"this is {self.federation!r}, not {federation!r}")
         check_sender(device_id, claimed_device_id)
 
+    def opened(self, update: ModelUpdate | SealedUpdate) -> ModelUpdate:
+        """Return the update, opened if it is sealed; raise ``Refused`` when it should be, or cannot be.
+
+        What its clear fields give away is checked first: opening is what costs, and a flood must not get that far.
+        """
+        if isinstance(update, ModelUpdate):
+            if self.opener:
+                raise Refused("rejected", "unsealed", "this federation takes sealed updates only")
+            return update
+        self._check_epoch(update.epoch)
+        self._check_version(update.base_version)
+        if self.opener is None:
+            raise Refused("rejected", "cannot-open", "this aggregator has no sealing key")
+        try:
+            return self.opener.open(update)
+        except SealingError as exc:
+            raise Refused("rejected", "cannot-open", str(exc)) from exc
+        except ProtocolError as exc:
+            raise Refused("rejected", "malformed", str(exc)) from exc
+
     def admit(self, update: ModelUpdate) -> NDArray[np.float32]:
         """Return the delta (float32, finite) of an update that may enter; raise ``Refused`` otherwise."""
-        self._check_model(update)
+        self._check_epoch(update.epoch)
         self._check_version(update.base_version)
+        if update.layout != self.layout:
+            raise Refused("rejected", "other-layout", "the parameters belong to another model")
         if update.num_examples > self.limits.max_examples:
             raise Refused(
                 "rejected", "examples", f"{update.num_examples} examples claimed, {self.limits.max_examples} allowed"
             )
         return self._delta(update)
 
-    def _check_model(self, update: ModelUpdate) -> None:
-        if update.epoch != self.epoch:
+    def _check_epoch(self, epoch: str) -> None:
+        if epoch != self.epoch:
             raise Refused("rejected", "other-epoch", f"the federation began anew: epoch is {self.epoch}")
-        if update.layout != self.layout:
-            raise Refused("rejected", "other-layout", "the parameters belong to another model")
 
     def _check_version(self, base_version: int) -> None:
         if base_version > self.version:

@@ -36,7 +36,14 @@ class SaveFleet:
     counters: Counters
 
 
-StoreCommand: TypeAlias = Journal | SaveAggregation | SaveFleet
+@dataclass(frozen=True, slots=True)
+class SaveIssued:
+    """Keep the number of a command that goes out: no later one may have it, or a lower one."""
+
+    issued: int
+
+
+StoreCommand: TypeAlias = Journal | SaveAggregation | SaveFleet | SaveIssued
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from protocol.fields import Identifier
 from protocol.link import BrokerSettings
-from protocol.messages import MAX_CHUNK_BYTES, Identifier, Participation
+from protocol.messages import MAX_CHUNK_BYTES, Participation
+from protocol.settings import FilePath, OptionalFilePath
 
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0.0)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0.0)]
@@ -126,8 +128,19 @@ class MetricsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class SecurityTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[security]``: what is trusted."""
 
+    signing_keys: Annotated[list[FilePath], Meta(max_length=2)] = []
+    """The current key and, while devices learn of it, the one before; empty: nothing is signed."""
+    standby_signing_key: OptionalFilePath = ""
+    """Public half of the key that is to come next, so that devices know it before it is needed."""
+    sealing_keys: Annotated[list[FilePath], Meta(max_length=8)] = []
+    """The first is announced; all of them still open updates. Empty: updates travel in the clear."""
     insecure: bool = False
     """Allow a broker on another machine without TLS."""
+
+    def __post_init__(self) -> None:
+        for name in ("standby_signing_key", "sealing_keys"):
+            if getattr(self, name) and not self.signing_keys:
+                raise ValueError(f"{name} without signing_keys: whoever carries the announcement could swap the key")
 
 
 class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

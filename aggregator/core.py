@@ -8,7 +8,18 @@ from __future__ import annotations
 import msgspec
 
 from aggregator.admission import Refused
-from aggregator.commands import Acknowledge, Command, Exit, Log, Publish, Reply, SaveAggregation, SaveFleet, Subscribe
+from aggregator.commanding import Commander
+from aggregator.commands import (
+    Acknowledge,
+    Command,
+    Exit,
+    Log,
+    Publish,
+    Reply,
+    SaveAggregation,
+    SaveFleet,
+    Subscribe,
+)
 from aggregator.configuration import AggregatorSettings
 from aggregator.events import (
     DeviceCommandRequested,
@@ -24,8 +35,9 @@ from aggregator.events import (
 )
 from aggregator.fleet import Fleet
 from aggregator.intake import Intake
+from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.ledger import Ledger, first_version
-from aggregator.manifests import manifest_of
+from aggregator.manifests import History, manifest_of
 from aggregator.pace import Pace
 from aggregator.presence import Presence
 from aggregator.publishing import Announcer, chunk_publishes
@@ -36,7 +48,6 @@ from aggregator.stepping import Evaluator
 from models import Model
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
-from protocol.messages import DeviceCommand, encode
 from protocol.status import (
     encode_status,
 )
@@ -57,12 +68,17 @@ class AggregatorCore:
         restored: Restored,
         instance: str,
         evaluate: Evaluator,
+        *,
+        keys: Keyring = NO_KEYS,
     ) -> None:
         self._settings = settings
         self._model = model
         self.instance = instance
         self.topics = Topics(settings.aggregator.federation)
-        self.ledger = Ledger(settings, model, restored, evaluate)
+        self.ledger = Ledger(settings, model, restored, evaluate, keys=keys)
+        self._keys = keys
+        self._history = History(epoch=restored.epoch, generation=restored.generation, issued=restored.issued)
+        self._commander = Commander(self.topics, keys, restored.issued)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
         self._pace = Pace(settings.pace.updates_per_s)
         self._intake = Intake(settings, self.topics, self.ledger, self.fleet, self._pace)
@@ -152,7 +168,7 @@ class AggregatorCore:
             case RollbackRequested():
                 return self._roll_back(event, now, wall)
             case DeviceCommandRequested():
-                return self._command_device(event)
+                return self._commander.send(event, wall, link_up=self._link_up)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -244,7 +260,7 @@ class AggregatorCore:
         chunks = chunk_publishes(self.topics, version.blob, version.blob_bytes)
         if version.delta:
             chunks += chunk_publishes(self.topics, version.delta.blob, version.delta_bytes)
-        manifest = encode(manifest_of(self._settings, self._model, self.ledger.epoch, version))
+        manifest = self._keys.manifest(manifest_of(self._settings, self._model, self._history, version, self._keys))
         return self._announcer.begin(chunks, manifest, self.ledger.expired)
 
     # -- the link, and being alone --------------------------------------------------------------------------------
@@ -295,17 +311,6 @@ class AggregatorCore:
         return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
 
     # -- operators, and the end -----------------------------------------------------------------------------------
-
-    def _command_device(self, event: DeviceCommandRequested) -> list[Command]:
-        if not self._link_up:
-            return [Reply(request_id=event.request_id, error="the aggregator is not connected to its broker")]
-        command = DeviceCommand(federation=self.topics.federation, request_id=event.request_id, action=event.action)
-        try:
-            topic = self.topics.command(event.device_id) if event.device_id else self.topics.command_all
-        except ProtocolError as exc:
-            return [Reply(request_id=event.request_id, error=str(exc))]
-        body = {"sent_to": event.device_id or "all", "action": event.action}
-        return [Publish(topic=topic, payload=encode(command)), Reply(request_id=event.request_id, body=body)]
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
         commands: list[Command] = [Log("error", f"cannot store: {event.reason}; devices are asked to keep updates")]

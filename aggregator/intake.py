@@ -18,6 +18,7 @@ from protocol.messages import (
     ModelUpdate,
     Receipt,
     ReceiptStatus,
+    SealedUpdate,
     UpdateChunk,
     UpdateProbe,
     UpMessage,
@@ -88,14 +89,16 @@ class Intake:
         self, record: DeviceRecord, sender: _Sender, message: UpMessage, payload_bytes: int, now: float
     ) -> list[Command]:
         match message:
-            case ModelUpdate():
+            case ModelUpdate() | SealedUpdate():
                 return self._admit(record, sender, message, payload_bytes)
             case UpdateChunk():
                 return self._add_chunk(record, sender, message, now)
             case UpdateProbe():
                 return self._answer_probe(record, sender)
 
-    def _admit(self, record: DeviceRecord, sender: _Sender, update: ModelUpdate, update_bytes: int) -> list[Command]:
+    def _admit(
+        self, record: DeviceRecord, sender: _Sender, update: ModelUpdate | SealedUpdate, update_bytes: int
+    ) -> list[Command]:
         entry = self._ledger.admit(update, update_bytes, self._pace.retry_after_s())
         self._fleet.accepted(record, entry.contribution.staleness, update_bytes)
         next_after_s = self._pace.next_after_s(self._fleet.online_estimate, self.load)

@@ -15,6 +15,7 @@ from aggregator.buffer import Buffer, Contribution
 from aggregator.commands import SaveAggregation
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
+from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.publishing import restock
 from aggregator.records import (
     MAX_INCARNATIONS,
@@ -32,7 +33,7 @@ from aggregator.staleness import staleness_weight
 from aggregator.stepping import Evaluator, initial_state, objection, step
 from models import Model
 from protocol import tensors
-from protocol.messages import ModelUpdate
+from protocol.messages import ModelUpdate, SealedUpdate
 
 
 def shelf_of(version: int, made: Rendition | VersionRecord) -> list[Shelf]:
@@ -70,10 +71,18 @@ def first_version(
 class Ledger:
     """All that decides about updates and versions. Every method that changes it returns what has to be stored."""
 
-    def __init__(self, settings: AggregatorSettings, model: Model, restored: Restored, evaluate: Evaluator) -> None:
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        model: Model,
+        restored: Restored,
+        evaluate: Evaluator,
+        keys: Keyring = NO_KEYS,
+    ) -> None:
         self._settings = settings
         self._model = model
         self._evaluate = evaluate
+        self._opener = keys.opener
         self._optimizer = server_optimizer(settings.aggregation)
         self._staleness_weight = staleness_weight(settings.aggregation)
         self.epoch = restored.epoch
@@ -107,6 +116,7 @@ class Ledger:
             max_staleness=self._settings.aggregation.max_staleness,
             withdrawn=self.withdrawn,
             limits=self._settings.admission,
+            opener=self._opener,
         )
 
     @property
@@ -118,10 +128,11 @@ class Ledger:
         """Return whether the update was accepted before (a device sends in order, one at a time)."""
         return sequence <= self.sequences.get((device_id, incarnation), 0)
 
-    def admit(self, update: ModelUpdate, update_bytes: int, retry_after_s: float) -> JournalEntry:
+    def admit(self, received: ModelUpdate | SealedUpdate, update_bytes: int, retry_after_s: float) -> JournalEntry:
         """Fold an update in and return its journal entry, or raise ``Refused`` and change nothing."""
-        if self.is_duplicate(update.device_id, update.incarnation, update.sequence):
+        if self.is_duplicate(received.device_id, received.incarnation, received.sequence):
             raise Refused("duplicate", "", "accepted before")
+        update = self._gate.opened(received)
         delta = self._gate.admit(update)
         limit = self._settings.participation.contributions_per_version
         if self.buffer.of_device(update.device_id) >= limit:

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aggregator.configuration import AggregatorSettings
+from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import VersionRecord
 from models import Model, TrainingPlan
 from protocol import tensors
-from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest, encode
+from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
 
 _LARGEST_VERSION = 2**53 - 1
 _ANY_DIGEST = "f" * 64
-_ANY_EPOCH = "f" * 16
 
 
-def manifest_of(settings: AggregatorSettings, model: Model, epoch: str, version: VersionRecord) -> Manifest:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Which history a version is of, and which announcement of it this is."""
+
+    epoch: str
+    generation: int
+    issued: int
+
+
+def manifest_of(
+    settings: AggregatorSettings, model: Model, history: History, version: VersionRecord, keys: Keyring = NO_KEYS
+) -> Manifest:
     """Return the announcement of a version."""
     return Manifest(
         federation=settings.aggregator.federation,
-        epoch=epoch,
+        epoch=history.epoch,
         version=version.version,
+        generation=history.generation,
+        issued=history.issued,
         model=dict(model.spec),
         layout=model.layout.digest,
         parameters=version.digest,
@@ -27,10 +42,12 @@ def manifest_of(settings: AggregatorSettings, model: Model, epoch: str, version:
         deltas=[version.delta] if version.delta else [],
         training=TrainingPlan.from_data(settings.training).to_data(),
         participation=settings.participation,
+        signing_keys=keys.signing_keys,
+        sealing=keys.sealing,
     )
 
 
-def largest_manifest_bytes(settings: AggregatorSettings, model: Model) -> int:
+def largest_manifest_bytes(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> int:
     """Return how long the manifest of a version of this federation can become."""
     codec = settings.downlink.delta_codec
     version = VersionRecord(
@@ -43,12 +60,13 @@ def largest_manifest_bytes(settings: AggregatorSettings, model: Model) -> int:
         blob_bytes=b"",
         delta=DeltaRef(base_version=_LARGEST_VERSION, blob=_blob(settings, model, codec)) if codec else None,
     )
-    return len(encode(manifest_of(settings, model, _ANY_EPOCH, version)))
+    history = History(epoch="f" * 16, generation=_LARGEST_VERSION, issued=_LARGEST_VERSION)
+    return len(keys.manifest(manifest_of(settings, model, history, version, keys)))
 
 
-def check_manifest_fits(settings: AggregatorSettings, model: Model) -> None:
+def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> None:
     """Raise ``ConfigurationError`` when devices would refuse this federation's manifests as too large."""
-    found = largest_manifest_bytes(settings, model)
+    found = largest_manifest_bytes(settings, model, keys)
     if found > MAX_MANIFEST_BYTES:
         spec = len(repr(dict(model.spec)))
         raise ConfigurationError(

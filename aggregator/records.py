@@ -132,6 +132,10 @@ class Restored:
     """Identity of the store: the name of our session at the broker."""
     version: VersionRecord
     server: ServerState
+    generation: int = 0
+    """When the epoch began (see ``aggregator.numbering``)."""
+    issued: int = 0
+    """The last number given to an announcement or a command."""
     journal: tuple[JournalEntry, ...] = ()
     sequences: dict[tuple[str, str], int] = field(default_factory=dict)
     """Last accepted sequence by device and incarnation."""

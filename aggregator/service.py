@@ -47,6 +47,7 @@ from aggregator.events import (
     StoreFailed,
     Tick,
 )
+from aggregator.records import Restored
 from protocol.adapters.mqtt import MqttLink
 from protocol.link import LinkDown, LinkUp, Published, Received
 
@@ -93,9 +94,11 @@ class Service:
         self._committer = Committer(store)
         self._under_way: UnderWay | None = None
         restored = store.restore()
-        self._core = AggregatorCore(settings, prepared.model, restored, self._instance, prepared.evaluate)
+        self._core = self._core_from(restored)
         federation = settings.aggregator.federation
-        self._snapshots = SnapshotKeeper(prepared.state_dir, federation, restored.store_id, prepared.model)
+        self._snapshots = SnapshotKeeper(
+            prepared.state_dir, federation, restored.store_id, prepared.model, restored.generation
+        )
         self._snapshots.note(restored.version, restored.shelf)
         self._timers = Timers(
             interval_s=settings.schedule.interval_s,
@@ -261,9 +264,9 @@ class Service:
         commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
         for event in events:
             match event:
-                case RollbackRequested():
+                case RollbackRequested() | DeviceCommandRequested():
                     commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
-                case StatusRequested() | DeviceCommandRequested() | StopRequested():
+                case StatusRequested() | StopRequested():
                     commands += self._core.handle(event, now, wall)  # nothing of theirs has to be stored
                 case ScheduleDue():
                     self._inbox.put(event)
@@ -276,12 +279,15 @@ class Service:
 
     def _rebuild(self, now: float, wall: float) -> list[Command]:
         """Go on with a new core that knows what the store holds, and the link as it is."""
-        active, settings = self._core.active, self._prepared.settings
-        restored = self._store.restore()
-        self._core = AggregatorCore(settings, self._prepared.model, restored, self._instance, self._prepared.evaluate)
+        active = self._core.active
+        self._core = self._core_from(self._store.restore())
         if active:
             self._core.resume_active()
         return self._core.handle(self._link_up, now, wall) if self._link_up else []
+
+    def _core_from(self, restored: Restored) -> AggregatorCore:
+        made = self._prepared
+        return AggregatorCore(made.settings, made.model, restored, self._instance, made.evaluate, keys=made.keys)
 
     # -- carrying out -----------------------------------------------------------------------------------------------
 

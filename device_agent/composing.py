@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from device_agent.records import DurableState, LastTraining, OutboxEntry, OutboxRow
-from protocol.messages import MAX_METRICS, Manifest, ModelUpdate, encode
+from protocol.fields import MAX_METRICS
+from protocol.messages import Manifest, ModelUpdate, encode
 from protocol.status import DeviceMetrics
 
 if TYPE_CHECKING:

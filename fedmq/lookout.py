@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedmq.table import Caption
 from protocol.messages import DeviceCommand, encode
+from protocol.topics import EVERYBODY
 
 if TYPE_CHECKING:
     from fedmq.display import Display
@@ -52,7 +53,9 @@ class Lookout:
         self._next_pause = now + REPEAT_S
         view, topics = self._watcher.view, self._watcher.topics
         # With the same id each time: a device obeys it once.
-        command = DeviceCommand(federation=view.federation, request_id=self._request_id, action="pause")
+        command = DeviceCommand(
+            federation=view.federation, request_id=self._request_id, action="pause", target=EVERYBODY, issued=0
+        )
         if self._watcher.publish(topics.command_all, encode(command)) and self._first_pause is None:
             self._first_pause = now
 

@@ -13,8 +13,26 @@ import msgpack
 import msgspec
 from msgspec import Meta, Struct
 
+from protocol.envelope import Signed
 from protocol.errors import ProtocolError
-from protocol.identifiers import IDENTIFIER_PATTERN
+from protocol.fields import (
+    MAX_CHUNKS,
+    SEALING_KEY_BYTES,
+    CodecName,
+    Count,
+    Digest,
+    Fraction,
+    Identifier,
+    Index,
+    Metrics,
+    PublicKey,
+    Reason,
+    SealingSuite,
+    Seconds,
+    Sequence,
+    Token,
+    Version,
+)
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """No single MQTT message is larger: managed brokers cut at 128 KB, and big messages stall slow links."""
@@ -22,25 +40,10 @@ MAX_MESSAGE_BYTES = 128 * 1024
 MAX_CHUNK_BYTES = 96 * 1024
 """Leaves room for the envelope under ``MAX_MESSAGE_BYTES``."""
 
-MAX_MANIFEST_BYTES = 2048
+MAX_MANIFEST_BYTES = 4096
+"""Of a manifest or a command as it travels, signatures included."""
+
 MAX_UPDATE_BYTES = 256 * 1024 * 1024
-MAX_METRICS = 32
-
-MAX_CHUNKS = 2**20
-"""Of one blob: the largest update in chunks of 256 bytes. Book-keeping costs memory too, and is bounded by this."""
-
-Identifier: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN, max_length=64)]
-Digest: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z", max_length=64)]
-Token: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z", max_length=16)]
-Version: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
-Count: TypeAlias = Annotated[int, Meta(ge=1, lt=2**40)]
-Sequence: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
-Index: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
-Fraction: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
-Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e9)]
-CodecName: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z", max_length=32)]
-Reason: TypeAlias = Annotated[str, Meta(max_length=512)]
-Metrics: TypeAlias = Annotated[dict[Annotated[str, Meta(max_length=64)], float], Meta(max_length=MAX_METRICS)]
 
 
 class BlobRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +84,19 @@ class Participation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How many updates of one device one version may hold."""
 
 
+class Sealing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How updates are to be sealed (see ``protocol.sealing``)."""
+
+    suite: SealingSuite
+    key: Annotated[bytes, Meta(min_length=32, max_length=1216)]
+    """The aggregator's public key, raw: X25519, or ML-KEM-768 followed by X25519."""
+
+    def __post_init__(self) -> None:
+        wanted = SEALING_KEY_BYTES[self.suite]
+        if len(self.key) != wanted:
+            raise ValueError(f"a key of {len(self.key)} bytes where {self.suite} has {wanted}")
+
+
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="manifest"):
     """Announces the current version: all that a device needs to fetch, check, build and train it."""
 
@@ -88,6 +104,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     epoch: Token
     """Identity of the aggregator's history; versions of different epochs are not comparable."""
     version: Version
+    generation: Version = 0
+    """When the epoch began, in milliseconds since 1970 by the aggregator's clock; above every earlier epoch's."""
+    issued: Version = 0
+    """Grows with every start of the aggregator: orders announcements of one version."""
     model: dict[str, Any]
     """Model spec as data; ``models.build`` checks it."""
     layout: Digest
@@ -100,6 +120,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     training: dict[str, Any]
     """Training plan as data; ``models.TrainingPlan`` checks it."""
     participation: Participation
+    signing_keys: Annotated[list[PublicKey], Meta(max_length=3)] = []
+    """Whom to trust from now on, for who checks signatures; the first one signs now."""
+    sealing: Sealing | None = None
+    """Updates must be sealed to this key; None: they travel in the clear."""
 
 
 class ModelUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="update"):
@@ -124,8 +148,34 @@ class ModelUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     metrics: Metrics = {}
 
 
+class SealedUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="sealed"):
+    """A ``ModelUpdate`` of which brokers see only whose it is. The clear fields are bound to the sealed ones."""
+
+    federation: Identifier
+    epoch: Token
+    device_id: Identifier
+    incarnation: Token
+    sequence: Sequence
+    base_version: Version
+    key: Token
+    """Id of the sealing key (see ``protocol.signing.key_id``)."""
+    sealed: bytes
+    """HPKE's encapsulated key and ciphertext of an ``UpdateContent``."""
+
+
+class UpdateContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is sealed: the fields of a ``ModelUpdate`` that are nobody's business on the way."""
+
+    num_examples: Count
+    num_steps: Count
+    codec: CodecName
+    layout: Digest
+    delta: bytes
+    metrics: Metrics = {}
+
+
 class UpdateChunk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="chunk"):
-    """A piece of an encoded ``ModelUpdate`` that is too large for one MQTT message."""
+    """A piece of an encoded ``ModelUpdate`` or ``SealedUpdate`` that is too large for one MQTT message."""
 
     federation: Identifier
     device_id: Identifier
@@ -176,12 +226,18 @@ class DeviceCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     federation: Identifier
     request_id: Token
     action: CommandAction
+    target: Identifier
+    """A device id, or ``all``."""
+    issued: Version
+    """Number that only grows, over the life of the federation."""
 
 
-UpMessage: TypeAlias = ModelUpdate | UpdateChunk | UpdateProbe
+UpMessage: TypeAlias = ModelUpdate | SealedUpdate | UpdateChunk | UpdateProbe
 """What arrives on an update topic."""
 
-AnyMessage: TypeAlias = Manifest | ModelUpdate | UpdateChunk | UpdateProbe | Receipt | DeviceCommand
+AnyMessage: TypeAlias = (
+    Manifest | ModelUpdate | SealedUpdate | UpdateContent | UpdateChunk | UpdateProbe | Receipt | DeviceCommand | Signed
+)
 
 _T = TypeVar("_T", bound=Struct)
 
@@ -205,12 +261,19 @@ def decode_up(payload: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> UpMessag
     return message
 
 
-def decode_update(payload: bytes) -> ModelUpdate:
+def decode_update(payload: bytes) -> ModelUpdate | SealedUpdate:
     """Return the update that chunks added up to, or raise ``ProtocolError``."""
     message = decode_up(payload, max_bytes=MAX_UPDATE_BYTES)
-    if not isinstance(message, ModelUpdate):
+    if not isinstance(message, ModelUpdate | SealedUpdate):
         raise ProtocolError("the chunks do not add up to an update")
     return message
+
+
+def decode_content(payload: bytes) -> UpdateContent:
+    """Return what was sealed, or raise ``ProtocolError``."""
+    content = _decode(payload, UpdateContent, MAX_UPDATE_BYTES)
+    _check_metrics(content.metrics)
+    return content
 
 
 def identity_of(payload: bytes) -> tuple[str, int] | None:
@@ -237,6 +300,11 @@ def decode_receipt(payload: bytes) -> Receipt:
 def decode_command(payload: bytes) -> DeviceCommand:
     """Return the command in the payload, or raise ``ProtocolError``."""
     return _decode(payload, DeviceCommand, MAX_MANIFEST_BYTES)
+
+
+def decode_signed(payload: bytes) -> Signed:
+    """Return the envelope in the payload, its signatures not yet checked, or raise ``ProtocolError``."""
+    return _decode(payload, Signed, MAX_MANIFEST_BYTES)
 
 
 def _decode(payload: bytes, wanted: type[_T], max_bytes: int) -> _T:

@@ -141,7 +141,7 @@ def _words(kind: inspect.Type) -> str:  # noqa: PLR0911 - a table of kinds
         case inspect.LiteralType():
             return _alternatives([repr(value) for value in kind.values])
         case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
-            return f"a list, each item {_words(kind.item_type)}{_length_in_words(kind)}"
+            return f"a list{_length_in_words(kind)}, each item {_words(kind.item_type)}"
         case inspect.UnionType():
             return _alternatives([_words(part) for part in kind.types if not isinstance(part, inspect.NoneType)])
         case inspect.DictType() | inspect.StructType():

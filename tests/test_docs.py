@@ -23,9 +23,11 @@ from device_agent.settings import AgentSettings
 from fedmq.__main__ import app as fedmq_app
 from models import TrainingPlan, build
 from models.spec import NetworkSpec
-from protocol import messages, status, tensors
+from protocol import envelope, fields, messages, status, tensors
 from protocol.sampling import participates
+from protocol.sealing import Opener, info_of
 from protocol.settings import expectation
+from protocol.signing import Distrust, Signer, key_id
 from protocol.topics import Topics, shard
 from tests.support.foreign_device import train
 
@@ -94,7 +96,8 @@ def test_every_key_is_documented_with_its_type_and_default(file: str, table: str
         else:
             assert kind == expectation(field.type), f"{file}: {table}.{field.name}"
         documented = None if default == "required" else tomllib.loads(f"x = {default.strip('`')}")["x"]
-        assert documented == (None if field.required else field.default), f"{file}: {table}.{field.name}"
+        fallback = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        assert documented == (None if field.required else fallback), f"{file}: {table}.{field.name}"
 
 
 def test_every_table_is_documented() -> None:
@@ -112,10 +115,15 @@ SECTIONS: dict[type[Struct], str] = {
     messages.DeltaRef: "### delta reference",
     messages.Participation: "### participation",
     messages.ModelUpdate: "### update",
+    messages.Sealing: "### sealing",
+    messages.SealedUpdate: "### sealed update",
+    messages.UpdateContent: "### update content",
     messages.UpdateChunk: "### chunk",
     messages.UpdateProbe: "### probe",
     messages.Receipt: "### receipt",
     messages.DeviceCommand: "### command",
+    envelope.Signed: "### envelope",
+    envelope.Signature: "### signature",
     status.DeviceState: "### device state",
     status.DeviceMetrics: "### device metrics",
     status.AggregatorState: "### aggregator state",
@@ -125,7 +133,7 @@ SECTIONS: dict[type[Struct], str] = {
 
 
 def public_structs() -> set[type[Struct]]:
-    found = {value for module in (messages, status) for value in vars(module).values() if is_struct(value)}
+    found = {value for module in (messages, envelope, status) for value in vars(module).values() if is_struct(value)}
     return {kind for kind in found if kind is not Struct and not kind.__name__.startswith("_")}
 
 
@@ -191,8 +199,8 @@ def test_limits_are_those_of_the_code() -> None:
         messages.MAX_CHUNK_BYTES,
         messages.MAX_MANIFEST_BYTES,
         messages.MAX_UPDATE_BYTES,
-        messages.MAX_CHUNKS,
-        messages.MAX_METRICS,
+        fields.MAX_CHUNKS,
+        fields.MAX_METRICS,
         status.MAX_STATUS_BYTES,
     ):
         assert re.search(rf"(?<![\d,]){bound:,}(?!,?\d)", text), bound
@@ -245,6 +253,39 @@ def test_sampling_example() -> None:
         assert participates("press-07", "00000000000000e1", int(version), 0.5) == (verdict == "yes")
 
 
+def test_the_signature_example() -> None:
+    text = section(PROTOCOL, "## Signatures")
+    signer = Signer([bytes(range(32))])
+    lines = text.split("envelope     ")[1].split("```")[0].splitlines()
+    digits = "".join(re.split(r" {2,}(?=\S)", line.lstrip())[0] for line in lines)
+    assert signer.sign("command", b"abc").hex() == digits.replace(" ", "")
+    assert signer.public_keys[0].hex() in text
+    assert key_id(signer.public_keys[0]) in text
+    for code in (*get_args(Distrust),):
+        assert f"| `{code}` |" in text
+
+
+def test_the_sealing_example() -> None:
+    text = section(PROTOCOL, "## Sealing")
+    opener = Opener([("x25519", bytes(range(32)))])
+    sealed = re.search(r"\nsealed +([0-9a-f\s]+)```", text)
+    assert sealed
+    update = messages.decode_up(session_update(section(PROTOCOL, "## A whole session"), SESSION_LAYOUT))
+    assert isinstance(update, messages.ModelUpdate)
+    clear = {name: getattr(update, name) for name in ("federation", "epoch", "device_id", "incarnation")}
+    found = messages.SealedUpdate(
+        **clear,
+        sequence=1,
+        base_version=0,
+        key=key_id(opener.sealing.key),
+        sealed=bytes.fromhex(sealed[1]),
+    )
+    assert opener.open(found) == update
+    assert opener.sealing.key.hex() in text
+    assert found.key in text
+    assert info_of(update).decode().replace("\0", "\\0") in text
+
+
 def test_the_session_is_a_real_one() -> None:
     text = section(PROTOCOL, "## A whole session")
     announced = re.search(r"model/current\n(.*?)```", text, re.DOTALL)
@@ -264,6 +305,9 @@ def test_the_session_is_a_real_one() -> None:
     receipt = re.search(r'(\{"type": "receipt".*?\})\n', text, re.DOTALL)
     assert receipt
     messages.decode_receipt(msgpack.packb(msgspec.json.decode(receipt[1])))
+
+
+SESSION_LAYOUT = "3196a5961a760137d107460147e906c198c96d12c61022b5e6df59faff8a7329"
 
 
 def session_update(text: str, layout: str) -> bytes:

@@ -25,7 +25,8 @@ from aggregator.adapters.errors import StoreError, StoreRefused
 from aggregator.adapters.registry import NotKept
 from aggregator.commands import Reply
 from aggregator.events import DeviceCommandRequested, OperatorEvent, RollbackRequested, StatusRequested
-from protocol.messages import CommandAction, Identifier, Version
+from protocol.fields import Identifier, Version
+from protocol.messages import CommandAction
 
 log = logging.getLogger(__name__)
 

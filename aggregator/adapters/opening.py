@@ -30,6 +30,7 @@ from aggregator.adapters.schema import (
 from aggregator.adapters.snapshot import Snapshot, read_snapshot
 from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
 from aggregator.configuration import RegistryTable
+from aggregator.numbering import next_generation, next_number
 from aggregator.records import Counters, ServerState, Shelf, VersionRecord
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Founding:
     """Makes version 0."""
     go_on: Callable[[int, bytes], FirstVersion]
     """Makes the first version of a new epoch from the number and the parameters of the last one of the old."""
+    clock: Callable[[], float] = time.time
 
 
 def open_store(directory: Path, founding: Founding, limits: RegistryTable) -> Store:
@@ -96,6 +98,7 @@ def _opened(path: Path, founding: Founding, limits: RegistryTable, lock: StateLo
             _found(db, path.parent, founding)
         else:
             _check(db, path, founding)
+        _number_this_start(db, founding.clock())
         return Store(path, db, lock, limits)
     except sqlite3.Error as exc:
         db.close()
@@ -130,6 +133,7 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
     if missing:
         raise StoreDamaged(f"{path}: there is no table {min(missing)}")
     try:
+        _number_old_store(db)
         _check_owner(db, path, founding)
     except KeyError as exc:
         raise StoreDamaged(f"{path}: {exc} is missing") from exc
@@ -140,6 +144,18 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
         restored(db, deltas)
     finally:
         deltas.close()
+
+
+def _number_old_store(db: sqlite3.Connection) -> None:
+    """Give a store from before epochs were numbered the time at which it was made."""
+    meta = read_meta(db)
+    if "generation" not in meta:
+        put_meta(db, {"generation": str(int(float(meta["created"]) * 1000)), "issued": "0"})
+
+
+def _number_this_start(db: sqlite3.Connection, wall: float) -> None:
+    issued = next_number(int(read_meta(db)["issued"]), wall)
+    put_meta(db, {"issued": str(issued)})
 
 
 def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
@@ -161,6 +177,10 @@ def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None
 
 def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
     snapshot = read_snapshot(directory, founding.federation, founding.layout)
+    try:
+        generation = next_generation(snapshot.generation if snapshot else 0, founding.clock())
+    except ValueError as exc:
+        raise StoreError(f"{directory}: {exc}") from exc
     if snapshot is None:
         version, server, shelf = founding.begin()
         store_id = secrets.token_hex(8)
@@ -176,6 +196,8 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         **initial_meta(Counters()),
         "created": str(time.time()),
         "epoch": secrets.token_hex(8),
+        "generation": str(generation),
+        "issued": str(generation),
         "store_id": store_id,
         "federation": founding.federation,
         "layout": founding.layout,

@@ -51,7 +51,12 @@ def _roll_back_offline(prepared: Prepared, version: int) -> dict[str, Any]:
     store = open_store(prepared.state_dir, prepared.founding, prepared.settings.registry)
     try:
         core = AggregatorCore(
-            prepared.settings, prepared.model, store.restore(), secrets.token_hex(8), prepared.evaluate
+            prepared.settings,
+            prepared.model,
+            store.restore(),
+            secrets.token_hex(8),
+            prepared.evaluate,
+            keys=prepared.keys,
         )
         event = RollbackRequested(request_id="offline", target=version, parameters=parameters)
         commands = [*core.handle(event, time.monotonic(), time.time()), *core.checkpoint()]

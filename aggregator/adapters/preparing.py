@@ -12,8 +12,9 @@ import numpy as np
 from aggregator.adapters.evaluation import evaluator_of
 from aggregator.adapters.opening import FirstVersion, Founding
 from aggregator.adapters.timers import CronLine
-from aggregator.configuration import AggregatorSettings
+from aggregator.configuration import AggregatorSettings, SecurityTable
 from aggregator.downlink import render, vector_of
+from aggregator.keyring import Keyring
 from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
@@ -32,6 +33,7 @@ class Prepared:
     settings: AggregatorSettings
     model: Model
     evaluate: Evaluator
+    keys: Keyring
 
     @property
     def state_dir(self) -> Path:
@@ -79,9 +81,22 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     if codec not in tensors.CODECS:
         known = ", ".join(sorted(tensors.CODECS))
         raise ConfigurationError(f"participation.codec is {codec!r}; allowed are {known}")
-    check_manifest_fits(settings, model)
+    keys = _keyring(settings.security)
+    check_manifest_fits(settings, model, keys)
     read_password(settings.broker.password_file)
-    return Prepared(settings=settings, model=model, evaluate=evaluator_of(settings.evaluation.path, model))
+    return Prepared(settings=settings, model=model, evaluate=evaluator_of(settings.evaluation.path, model), keys=keys)
+
+
+def _keyring(security: SecurityTable) -> Keyring:
+    if not security.signing_keys:
+        return Keyring()
+    # Imported late: cryptography takes memory, and the loopback demo has no keys.
+    from protocol.adapters.key_files import read_opener, read_signer  # noqa: PLC0415 - see above
+
+    return Keyring(
+        signer=read_signer(security.signing_keys, security.standby_signing_key),
+        opener=read_opener(security.sealing_keys),
+    )
 
 
 def _check_schedule(settings: AggregatorSettings) -> None:

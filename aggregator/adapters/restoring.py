@@ -35,6 +35,8 @@ def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | 
         epoch=_text(meta["epoch"]),
         store_id=_text(meta["store_id"]),
         version=version,
+        generation=int(meta["generation"]),
+        issued=int(meta["issued"]),
         server=_server(db, meta, version),
         journal=tuple(journal_entry_of(row, deltas) for row in journal),
         sequences={(d, i): s for d, i, s in db.execute("SELECT device, incarnation, sequence FROM sequences")},

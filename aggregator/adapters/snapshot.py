@@ -29,6 +29,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     federation: str
     store_id: str
     """So that the session at the broker goes on, and is not left there to fill with messages."""
+    generation: int = 0
+    """The epoch's: the next one has to be above it."""
     layout: str
     spec: dict[str, Any]
     version: int
@@ -67,10 +69,11 @@ def read_snapshot(directory: Path, federation: str, layout: str) -> Snapshot | N
 class SnapshotKeeper:
     """Writes the snapshot when the version has changed, but not too often."""
 
-    def __init__(self, directory: Path, federation: str, store_id: str, model: Model) -> None:
+    def __init__(self, directory: Path, federation: str, store_id: str, model: Model, generation: int = 0) -> None:
         self._directory = directory
         self._federation = federation
         self._store_id = store_id
+        self._generation = generation
         self._model = model
         self._pending: Snapshot | None = None
         self._not_before = -math.inf
@@ -80,6 +83,7 @@ class SnapshotKeeper:
         self._pending = Snapshot(
             federation=self._federation,
             store_id=self._store_id,
+            generation=self._generation,
             layout=self._model.layout.digest,
             spec=dict(self._model.spec),
             version=version.version,

@@ -30,7 +30,7 @@ from aggregator.adapters.rows import (
     version_row,
 )
 from aggregator.adapters.schema import connect, wal_of
-from aggregator.commands import Journal, SaveAggregation, SaveFleet, StoreCommand
+from aggregator.commands import Journal, SaveAggregation, SaveFleet, SaveIssued, StoreCommand
 from aggregator.configuration import RegistryTable
 from aggregator.records import MAX_INCARNATIONS, Counters, JournalEntry, Restored, ServerState, VersionRecord
 
@@ -149,6 +149,8 @@ class _Transaction:
         for command in commands:
             if isinstance(command, SaveFleet):
                 self._save_fleet(command)
+            elif isinstance(command, SaveIssued):
+                put_meta(self._db, {"issued": str(command.issued)})
 
     def _journal(self, entries: list[JournalEntry], *, emptied: bool) -> None:
         places = self._deltas.place([entry.delta for entry in entries], afresh=emptied)

@@ -11,17 +11,27 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.commands import Command, Journal, Publish, SaveAggregation, SaveFleet
+from aggregator.commands import Command, Journal, Publish, SaveAggregation, SaveFleet, SaveIssued
 from aggregator.configuration import AggregatorSettings, AggregatorTable
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, Tick
+from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Restored
 from aggregator.stepping import Evaluator
 from models import Model, build
 from protocol import tensors
 from protocol.chunks import blob_of, split
 from protocol.link import LinkUp, Published, Received
-from protocol.messages import ModelUpdate, Participation, Receipt, UpdateChunk, UpdateProbe, decode_receipt, encode
+from protocol.messages import (
+    ModelUpdate,
+    Participation,
+    Receipt,
+    SealedUpdate,
+    UpdateChunk,
+    UpdateProbe,
+    decode_receipt,
+    encode,
+)
 
 SPEC: dict[str, Any] = {"kind": "softmax", "inputs": 4, "outputs": 3}
 SIZE = 15
@@ -64,13 +74,15 @@ class Bench:
         evaluate: Evaluator = nothing_to_say,
         restored: Restored | None = None,
         broker: dict[str, bytes] | None = None,
+        keys: Keyring = NO_KEYS,
     ) -> None:
         self.settings = settings or settings_with()
         self.model = build(self.settings.model)
         self.evaluate = evaluate
         self.now = 100.0
         self.restored = restored or fresh(self.settings, self.model)
-        self.core = AggregatorCore(self.settings, self.model, self.restored, INSTANCE, evaluate)
+        self.keys = keys
+        self.core = AggregatorCore(self.settings, self.model, self.restored, INSTANCE, evaluate, keys=keys)
         self.core.resume_active()
         self.broker = {} if broker is None else broker
         """Retained messages."""
@@ -112,13 +124,15 @@ class Bench:
                     server = command.server or self.restored.server
                     self.restored = replace(self.restored, journal=(), version=version, server=server)
                     self.restored = replace(self.restored, shelf=command.shelf, withdrawn=command.withdrawn)
+                case SaveIssued(issued):
+                    self.restored = replace(self.restored, issued=issued)
                 case SaveFleet():
                     changed = copy.deepcopy(command)
                     devices = {record.device_id: record for record in (*self.restored.devices, *changed.devices)}
                     self.restored = replace(self.restored, devices=tuple(devices.values()), counters=changed.counters)
 
     def restart(self, settings: AggregatorSettings | None = None) -> Bench:
-        again = Bench(settings or self.settings, self.evaluate, self.restored, self.broker)
+        again = Bench(settings or self.settings, self.evaluate, self.restored, self.broker, self.keys)
         again.sequence, again.now = self.sequence, self.now
         return again
 
@@ -158,11 +172,15 @@ class Bench:
     def message(self, payload: bytes, device: str = "dev") -> Received:
         return Received(topic=self.topics.update(device), payload=payload, mid=1, connection=1)
 
-    def send(self, message: ModelUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev") -> list[Command]:
+    def send(
+        self, message: ModelUpdate | SealedUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev"
+    ) -> list[Command]:
         payload = message if isinstance(message, bytes) else encode(message)
         return self.feed(self.message(payload, device))
 
-    def answer(self, message: ModelUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev") -> Receipt:
+    def answer(
+        self, message: ModelUpdate | SealedUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev"
+    ) -> Receipt:
         """Send, and return the one receipt."""
         found = self.receipts(self.send(message, device))
         assert len(found) == 1, found
@@ -172,7 +190,7 @@ class Bench:
         prefix = self.topics.root + "/receipt/"
         return [decode_receipt(p.payload) for p in only(commands, Publish) if p.topic.startswith(prefix)]
 
-    def chunks(self, update: ModelUpdate, chunk_bytes: int = 64, **fields: Any) -> list[UpdateChunk]:
+    def chunks(self, update: ModelUpdate | SealedUpdate, chunk_bytes: int = 64, **fields: Any) -> list[UpdateChunk]:
         whole = encode(update)
         blob = blob_of(whole, "update", chunk_bytes)
         common: dict[str, Any] = {

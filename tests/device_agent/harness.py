@@ -156,7 +156,8 @@ class Driver:
 
     def command(self, action: Any, request_id: str = "0" * 16) -> list[do.Command]:
         return self.receive(
-            TOPICS.command(DEVICE), encode(DeviceCommand(federation="fed", request_id=request_id, action=action))
+            TOPICS.command(DEVICE),
+            encode(DeviceCommand(federation="fed", request_id=request_id, action=action, target=DEVICE, issued=1)),
         )
 
     def finish_training(self, *, delta: bytes = b"\x01" * 64, **fields: Any) -> list[do.Command]:

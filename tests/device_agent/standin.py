@@ -117,7 +117,8 @@ class Standin:
         self.wait(done)
 
     def command(self, action: Any, request_id: str) -> None:
-        payload = encode(DeviceCommand(federation=FEDERATION, request_id=request_id, action=action))
+        command = DeviceCommand(federation=FEDERATION, request_id=request_id, action=action, target=DEVICE, issued=1)
+        payload = encode(command)
         self.publish(TOPICS.command(DEVICE), payload, retain=False)
 
     def receipt(self, message: UpMessage, status: Any = "accepted", **fields: Any) -> Receipt:

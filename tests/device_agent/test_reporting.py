@@ -201,7 +201,9 @@ def test_an_update_larger_than_a_message_goes_in_chunks_at_most_four_unacknowled
     assert chunks[0].blob.encoding == "update"
     body = b"".join(chunk.data for chunk in chunks)
     assert body == driver.disk.rows[1].payload
-    assert decode_update(body).delta == DELTA
+    update = decode_update(body)
+    assert isinstance(update, ModelUpdate)
+    assert update.delta == DELTA
     driver.answer(1)
     assert driver.disk.rows == {}
 

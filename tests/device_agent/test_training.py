@@ -245,7 +245,7 @@ def test_a_command_is_obeyed_once() -> None:
 def test_a_retained_command_is_refused() -> None:
     driver = Driver()
     driver.start()
-    payload = encode(DeviceCommand(federation="fed", request_id="3" * 16, action="pause"))
+    payload = encode(DeviceCommand(federation="fed", request_id="3" * 16, action="pause", target=DEVICE, issued=1))
     driver.receive(TOPICS.command_all, payload, retain=True)
     driver.hold(1)
     assert trains(driver) == [(1, 0)]

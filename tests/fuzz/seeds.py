@@ -17,8 +17,10 @@ from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 from device_agent.adapters.model_cache import ModelCache
 from fedmq.examples import AGENT_TOML, AGGREGATOR_TOML
 from protocol import tensors
+from protocol.adapters.pins import federation_json
 from protocol.chunks import digest_of
 from protocol.messages import encode
+from protocol.signing import Signer
 from protocol.status import (
     AggregatorClaim,
     AggregatorMetrics,
@@ -51,12 +53,20 @@ def _seeds() -> Iterator[tuple[str, str, bytes]]:
 
 
 def _messages() -> Iterator[tuple[str, str, bytes]]:
-    for name, message in (("update", samples.UPDATE), ("chunk", samples.CHUNK), ("probe", samples.PROBE)):
+    for name, message in (
+        ("update", samples.UPDATE),
+        ("chunk", samples.CHUNK),
+        ("probe", samples.PROBE),
+        ("sealed", samples.SEALED),
+    ):
         yield "update", name, encode(message)
     on_the_bench = bench.Bench()
     yield "update", "bench", encode(on_the_bench.update("a"))
     yield "manifest", "sample", encode(samples.MANIFEST)
     yield "manifest", "device", encode(device.manifest(1, data=b"x" * 400))
+    yield "content", "sample", encode(samples.CONTENT)
+    yield "signed", "sample", encode(samples.SIGNED)
+    yield "signed", "real", Signer([b"p" * 32]).sign("manifest", encode(samples.MANIFEST))
     yield "receipt", "sample", encode(samples.RECEIPT)
     yield "receipt", "device", encode(device.receipt(1, "retry", reason="later", next_after_s=2.0))
     yield "command", "sample", encode(samples.COMMAND)
@@ -93,6 +103,7 @@ def _texts() -> Iterator[tuple[str, str, bytes]]:
     ):
         yield "topic", name, topic.encode()
     yield "agent-toml", "example", AGENT_TOML.encode()
+    yield "federation-json", "sample", federation_json("demo", [b"k" * 32, b"n" * 32])
     yield "aggregator-toml", "example", AGGREGATOR_TOML.encode()
     for name, request in (
         ("status", StatusRequest()),

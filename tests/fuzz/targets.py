@@ -20,10 +20,13 @@ from device_agent.settings import AgentSettings
 from models import PlanError, SpecError, TrainingPlan, build
 from protocol import messages, tensors
 from protocol.adapters.configuration import ConfigurationError, load
+from protocol.adapters.pins import read_pins
 from protocol.chunks import Assembly
 from protocol.errors import ProtocolError
 from protocol.link import Received
-from protocol.messages import UpdateChunk
+from protocol.messages import SealedUpdate, UpdateChunk
+from protocol.sealing import Opener
+from protocol.signing import key_id, verified_body
 from protocol.status import (
     AggregatorClaim,
     AggregatorMetrics,
@@ -66,6 +69,26 @@ def _manifest(payload: bytes) -> None:
     manifest = messages.decode_manifest(payload)
     build(manifest.model)
     TrainingPlan.from_data(manifest.training)
+
+
+def _signed(payload: bytes) -> None:
+    verified_body(payload, "manifest", [b"k" * 32])
+
+
+_OPENER = Opener([("x25519", b"s" * 32)])
+
+
+def _sealed(payload: bytes) -> None:
+    message = messages.decode_up(payload)
+    if isinstance(message, SealedUpdate):
+        _OPENER.open(msgspec.structs.replace(message, key=key_id(_OPENER.sealing.key)))
+
+
+def _pins(payload: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(payload)
+        file.flush()
+        read_pins(file.name, "demo")
 
 
 def _status(kind: Any) -> Callable[[bytes], object]:
@@ -129,6 +152,10 @@ TARGETS: dict[str, Target] = {
     "whole-update": Target(messages.decode_update, corpus="update"),
     "identity": Target(messages.identity_of, (), "update"),
     "manifest": Target(_manifest, (ProtocolError, SpecError, PlanError)),
+    "signed": Target(_signed),
+    "content": Target(messages.decode_content),
+    "sealed": Target(_sealed, corpus="update"),
+    "federation-json": Target(_pins, (ConfigurationError,)),
     "receipt": Target(messages.decode_receipt),
     "command": Target(messages.decode_command),
     "aggregator-state": Target(_status(AggregatorState)),

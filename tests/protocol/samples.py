@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol import messages as m
+from protocol.envelope import Signature, Signed
 
 TOKEN = "0123456789abcdef"
 DIGEST = TOKEN * 4
@@ -16,6 +17,24 @@ UPDATE = m.ModelUpdate(
     incarnation=TOKEN,
     sequence=3,
     base_version=2,
+    num_examples=100,
+    num_steps=7,
+    codec="int8",
+    layout=DIGEST,
+    delta=bytes(range(40)),
+    metrics={"loss": 0.5, "accuracy": 1.0},
+)
+SEALED = m.SealedUpdate(
+    federation="demo",
+    epoch=TOKEN,
+    device_id="press-07",
+    incarnation=TOKEN,
+    sequence=3,
+    base_version=2,
+    key=TOKEN,
+    sealed=bytes(range(100)),
+)
+CONTENT = m.UpdateContent(
     num_examples=100,
     num_steps=7,
     codec="int8",
@@ -49,6 +68,8 @@ MANIFEST = m.Manifest(
     federation="demo",
     epoch=TOKEN,
     version=4,
+    generation=1_790_000_000_000,
+    issued=1_790_000_000_001,
     model={"kind": "mlp", "inputs": 64, "hidden": [32], "outputs": 10},
     layout=DIGEST,
     parameters=DIGEST,
@@ -56,5 +77,11 @@ MANIFEST = m.Manifest(
     deltas=[m.DeltaRef(base_version=3, blob=BLOB)],
     training={"epochs": 1, "learning_rate": 0.1},
     participation=m.Participation(),
+    signing_keys=[b"k" * 32, b"n" * 32],
+    sealing=m.Sealing(suite="x25519", key=b"s" * 32),
 )
-COMMAND = m.DeviceCommand(federation="demo", request_id=TOKEN, action="pause")
+COMMAND = m.DeviceCommand(federation="demo", request_id=TOKEN, action="pause", target="all", issued=7)
+SIGNED = Signed(
+    body=m.encode(COMMAND),
+    signatures=[Signature(key=TOKEN, signature=b"s" * 64), Signature(key=TOKEN[::-1], signature=b"t" * 64)],
+)

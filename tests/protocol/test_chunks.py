@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from protocol.chunks import Assembly, blob_of, digest_of, split
 from protocol.errors import ProtocolError
-from protocol.messages import MAX_CHUNK_BYTES, MAX_CHUNKS, BlobRef
+from protocol.fields import MAX_CHUNKS
+from protocol.messages import MAX_CHUNK_BYTES, BlobRef
 
 DATA = bytes(range(250)) * 4
 

@@ -6,8 +6,8 @@ import pytest
 from msgspec import Meta, Struct
 
 from protocol.adapters.configuration import ConfigurationError, load
+from protocol.fields import Identifier
 from protocol.link import BrokerSettings
-from protocol.messages import Identifier
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,16 +12,33 @@ from hypothesis import strategies as st
 
 from protocol import messages as m
 from protocol.errors import ProtocolError
-from tests.protocol.samples import CHUNK, COMMAND, DIGEST, MANIFEST, PROBE, RECEIPT, TOKEN, UPDATE
+from protocol.fields import MAX_CHUNKS
+from tests.protocol.samples import (
+    CHUNK,
+    COMMAND,
+    CONTENT,
+    DIGEST,
+    MANIFEST,
+    PROBE,
+    RECEIPT,
+    SEALED,
+    SIGNED,
+    TOKEN,
+    UPDATE,
+)
 
 CASES: list[tuple[m.AnyMessage, Callable[[bytes], Any]]] = [
     (UPDATE, m.decode_up),
     (UPDATE, m.decode_update),
+    (SEALED, m.decode_up),
+    (SEALED, m.decode_update),
+    (CONTENT, m.decode_content),
     (CHUNK, m.decode_up),
     (PROBE, m.decode_up),
     (RECEIPT, m.decode_receipt),
     (MANIFEST, m.decode_manifest),
     (COMMAND, m.decode_command),
+    (SIGNED, m.decode_signed),
 ]
 NAMES = [f"{type(message).__name__}-{read.__name__}" for message, read in CASES]
 WRONG: list[Any] = [
@@ -94,7 +111,9 @@ def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Cal
     body = body_of(message)
     assert "unknown field `colour`" in refusal(read, packed({**body, "colour": 1}))
     optional = {"metrics", "deltas", "reason", "version", "next_after_s", "missing"}
-    for name in body.keys() - (optional if not isinstance(message, m.Manifest) else {"deltas"}) - {"type"}:
+    if isinstance(message, m.Manifest):
+        optional = {"deltas", "generation", "issued", "signing_keys", "sealing"}
+    for name in body.keys() - optional - {"type"}:
         words = refusal(read, packed({key: value for key, value in body.items() if key != name}))
         assert f"missing required field `{name}`" in words
 
@@ -103,6 +122,8 @@ def acceptable(name: str, value: Any, other: Any) -> bool:
     """Whether ``other`` is as good as ``value`` in the field: what a gate may let through."""
     if name in {"model", "training"}:
         return isinstance(other, dict)
+    if name == "sealing":
+        return other is None
     if name == "reason":
         return isinstance(other, str) and len(other) <= 512
     if isinstance(value, float):
@@ -174,7 +195,7 @@ def test_a_fault_in_a_blob_is_refused_wherever_it_is_named(fault: dict[str, Any]
 
 
 OTHER_FAULTS: list[tuple[m.AnyMessage, Callable[[bytes], Any], str, Any]] = [
-    *[(CHUNK, m.decode_up, "index", bad) for bad in (-1, m.MAX_CHUNKS, True, 0.0)],
+    *[(CHUNK, m.decode_up, "index", bad) for bad in (-1, MAX_CHUNKS, True, 0.0)],
     *[(RECEIPT, m.decode_receipt, "status", bad) for bad in ("Accepted", "", None, 1, "accepted\n")],
     *[(RECEIPT, m.decode_receipt, "next_after_s", bad) for bad in (-1, NAN, INF, 1e10, True, "1")],
     *[(RECEIPT, m.decode_receipt, "missing", bad) for bad in ([-1], [True], [0.5], [2**20], "01", [0] * 4097)],
@@ -263,7 +284,7 @@ def test_extension_types_do_not_hide_in_a_manifest() -> None:
 def test_size_is_looked_at_first() -> None:
     big = b"\x00" * (m.MAX_MESSAGE_BYTES + 1)
     assert refusal(m.decode_up, big) == "payload of 131073 bytes where at most 131072 are allowed"
-    for read, most in ((m.decode_manifest, 2048), (m.decode_command, 2048), (m.decode_receipt, 32 * 1024)):
+    for read, most in ((m.decode_manifest, 4096), (m.decode_signed, 4096), (m.decode_receipt, 32 * 1024)):
         assert f"at most {most}" in refusal(read, bytes(most + 1))
     large = msgspec.structs.replace(UPDATE, delta=bytes(m.MAX_MESSAGE_BYTES))
     assert "at most" in refusal(m.decode_up, m.encode(large))
@@ -282,7 +303,7 @@ def test_the_largest_chunk_and_the_longest_ids_fit_one_message() -> None:
 
 
 def test_a_receipt_with_all_that_may_be_missing_is_read() -> None:
-    receipt = msgspec.structs.replace(RECEIPT, missing=[m.MAX_CHUNKS - 1] * 4096, reason="\u20ac" * 512)
+    receipt = msgspec.structs.replace(RECEIPT, missing=[MAX_CHUNKS - 1] * 4096, reason="\u20ac" * 512)
     assert m.decode_receipt(m.encode(receipt)) == receipt
 
 

@@ -35,7 +35,7 @@ def _parted(commands: list[do.Command]) -> tuple[list[do.StoreCommand], list[do.
     stored: list[do.StoreCommand] = []
     rest: list[do.Command] = []
     for command in commands:
-        if isinstance(command, do.Journal | do.SaveAggregation | do.SaveFleet):
+        if isinstance(command, do.StoreCommand):
             stored.append(command)
         else:
             rest.append(command)
@@ -59,6 +59,8 @@ class Store:
                     self._journal(entry)
                 case do.SaveAggregation():
                     self._save(command)
+                case do.SaveIssued(issued):
+                    self.restored = replace(self.restored, issued=issued)
                 case do.SaveFleet():
                     self._save_fleet(command)
 

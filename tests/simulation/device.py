@@ -145,7 +145,7 @@ class DeviceProcess:
         sequence = command.put.entry.sequence
         identity = (self.name, self.disk.state.incarnation, sequence)
         assert identity not in self.created, "a sequence number was used twice"
-        self.created[identity] = decode_update(command.put.payload)
+        self.created[identity] = self._as_made(command.put.payload)
         self.disk.rows[sequence] = command.put
         assert not command.recoverable, "an update must not get lost"
         self.disk.sync()
@@ -153,6 +153,11 @@ class DeviceProcess:
             self.kill()
             return
         self.take(ev.Persisted(sequence=sequence))
+
+    def _as_made(self, payload: bytes) -> ModelUpdate:
+        update = decode_update(payload)
+        assert isinstance(update, ModelUpdate)
+        return update
 
     def _train(self, command: do.Train) -> None:
         start = self.starts
