@@ -87,6 +87,7 @@ class Stage:
         tried = self.disk.tried
         self.disk.permit(1)
         until(lambda: self.disk.tried == tried + 1 and following())
+        assert self.device.receipt(2).status == "accepted"
         assert self.receipts() == [1, 2]
 
     @property
@@ -222,6 +223,7 @@ def test_no_version_of_updates_that_were_not_stored(staged: Staged) -> None:
 @pytest.mark.parametrize("full", [False, True])
 def test_a_rollback_behind_a_version_that_is_not_stored_yet(staged: Staged, *, full: bool) -> None:
     stage = staged(1)
+    assert stage.device.manifest().version == 1  # all that announcing it leads to comes before what is sent now
     state_dir = stage.running.prepared.state_dir
     with ThreadPoolExecutor(1) as operator:
         asked = []
