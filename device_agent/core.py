@@ -161,14 +161,14 @@ class DeviceCore:
         if self._phase is not Phase.AWAKE:
             return []
         try:
-            return self._on_message(self._gate.read(event), now)
+            return self._on_message(self._gate.read(event), now, retained=event.retain)
         except ProtocolError as exc:
             return self._fault("malformed message", f"{event.topic[-80:]}: {exc}")
 
-    def _on_message(self, message: Message | None, now: float) -> list[Command]:
+    def _on_message(self, message: Message | None, now: float, *, retained: bool) -> list[Command]:
         match message:
             case Manifest():
-                return self._down.manifest(message, now)
+                return self._down.manifest(message, now, retained=retained)
             case Receipt():
                 return [*self._up.receipt(message, now), *self._down.hint(message, now)]
             case DeviceCommand():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.commands import CacheModel, Command, DropModel, Log, PatchModel, Subscribe
+from device_agent.commands import CacheModel, Command, DropModel, Log, PatchModel, Subscribe, Unsubscribe
 from device_agent.settings import MAX_MODEL_CHUNKS
 from protocol.errors import ProtocolError
 
@@ -37,13 +37,20 @@ def useful_delta(manifest: Manifest, held: Manifest | None) -> DeltaRef | None:
 
 
 class Downstream:
-    """Follows ``model/current``."""
+    """Follows ``model/current``.
+
+    A fetch is given up for a newer version once; from then on, until one is not overtaken, each is finished first, with
+    ``model/current`` unsubscribed. On a line that needs longer for a model than the federation for a version, a device
+    that always jumped to the newest would never hold any, and the manifests alone could fill the line.
+    """
 
     def __init__(self, parts: Parts, upstream: Upstream) -> None:
         self._parts = parts
         self._upstream = upstream
         self._caching: tuple[Manifest, DeltaRef | None] | None = None
         self._free_at: float | None = None
+        self._given_up = 0
+        self._deaf = False
         self.reread_at: float | None = None
         """When to read the manifest again although nothing hints at news: the broker may have dropped one."""
         self.reason = ""
@@ -58,11 +65,15 @@ class Downstream:
     def link_down(self) -> None:
         """Wait for nothing."""
         self._parts.fetch.link_down()
+        self._deaf = False
         self.reread_at = None
         self._parts.desk.settle()
 
-    def manifest(self, manifest: Manifest, now: float) -> list[Command]:
-        """Follow the manifest unless it is older than what is known of the same history."""
+    def manifest(self, manifest: Manifest, now: float, *, retained: bool) -> list[Command]:
+        """Follow the manifest unless it is older than what is known of the same history.
+
+        ``retained``: the broker answers a subscription with it, as against passing on what has just been published.
+        """
         parts = self._parts
         self._heard(now)
         parts.desk.settle()
@@ -73,7 +84,7 @@ class Downstream:
         elif known is not None and manifest.version < known.version:
             return [Log(level="debug", message="older manifest ignored", fields={"version": manifest.version})]
         commands += self._upstream.void_other_epochs(manifest.epoch)
-        return commands + self._follow(manifest, now)
+        return commands + self._follow(manifest, now, retained=retained)
 
     def chunk(self, chunk: Chunk, now: float) -> list[Command]:
         """Take in a chunk; raise ``ProtocolError`` when it is wrong and the whole model's."""
@@ -96,6 +107,8 @@ class Downstream:
         if (manifest.epoch, manifest.version) != (event.epoch, event.version):
             return []
         self.reason = ""
+        if not self._deaf:
+            self._given_up = 0
         target = self._parts.fetch.target
         commands: list[Command] = []
         if target is not None and target.epoch != manifest.epoch:
@@ -107,7 +120,11 @@ class Downstream:
         self._parts.ledger.count("models_received")
         if delta is not None:
             self._parts.ledger.count("models_from_delta")
-        return [*commands, Log(level="info", message="model ready", fields=_told(manifest, delta))]
+        return [
+            *commands,
+            *self._listen_again(),
+            Log(level="info", message="model ready", fields=_told(manifest, delta)),
+        ]
 
     def cache_failed(self, event: CacheFailed, now: float) -> list[Command]:
         """Fetch it again later."""
@@ -124,7 +141,7 @@ class Downstream:
     def hint(self, receipt: Receipt, now: float) -> list[Command]:
         """Read the manifest again when a receipt speaks of a history or version not heard of."""
         known = self._parts.fetch.target or self._parts.desk.held
-        if known is not None and known.epoch == receipt.epoch and receipt.version <= known.version:
+        if known is not None and known.epoch == receipt.epoch and (receipt.version <= known.version or self._deaf):
             return []
         if self._free_at is not None and now < self._free_at:
             return []
@@ -137,13 +154,19 @@ class Downstream:
         if self.reread_at is not None and now >= self.reread_at:
             self._heard(now)
             commands.append(self._reread())
+        if commands and self._deaf:
+            if not self._parts.fetch.hopeless:
+                # The broker answers the subscription, and is silent again.
+                return [*commands, Unsubscribe(topics=(self._parts.topics.current_model,))]
+            self._deaf = False
         return commands
 
     def drop_model(self) -> list[Command]:
         """Hold nothing and fetch nothing."""
         self._caching = None
+        self._given_up = 0
         self._parts.desk.hold(None)
-        return [*self._parts.fetch.cancel(), *self._parts.desk.stop(), DropModel()]
+        return [*self._parts.fetch.cancel(), *self._parts.desk.stop(), DropModel(), *self._listen_again()]
 
     def start_over(self, now: float) -> list[Command]:
         """Read the current manifest as if for the first time."""
@@ -154,7 +177,7 @@ class Downstream:
         told = Log(level="warning", message="new epoch: starting over", fields={"epoch": manifest.epoch})
         return [told, *self.drop_model()]
 
-    def _follow(self, manifest: Manifest, now: float) -> list[Command]:
+    def _follow(self, manifest: Manifest, now: float, *, retained: bool) -> list[Command]:
         fetch, held = self._parts.fetch, self._parts.desk.held
         if fetch.target is not None and fetch.target.blob == manifest.blob and fetch.target.version == manifest.version:
             if fetch.delta_missing:
@@ -165,10 +188,29 @@ class Downstream:
             if held != manifest:
                 self._parts.desk.hold(manifest)
             return []
+        # An answer to the question that a stalled fetch asks comes behind all chunks that are merely slow.
+        out_of_reach = fetch.hopeless or (fetch.stalled and retained)
+        if fetch.target is not None and not out_of_reach:
+            if self._given_up:
+                return [*self._stop_listening(), *(fetch.announced(fetch.target, now) if retained else [])]
+            self._given_up += 1
         # Adding takes NumPy: 12 MB that a device which has not trained does without, by fetching the whole.
         delta = useful_delta(manifest, held) if self._parts.desk.equipped else None
         commands = fetch.begin(manifest, now, delta)
         return [Log(level="info", message="fetching model", fields=_told(manifest, fetch.delta)), *commands]
+
+    def _stop_listening(self) -> list[Command]:
+        if self._deaf:
+            return []
+        self._deaf = True
+        told = Log(level="info", message="finishing a model first: newer ones come faster than this line carries them")
+        return [told, Unsubscribe(topics=(self._parts.topics.current_model,))]
+
+    def _listen_again(self) -> list[Command]:
+        if not self._deaf:
+            return []
+        self._deaf = False
+        return [self._reread()]
 
     def _whole_instead(self, reason: str, now: float) -> list[Command]:
         target = self._parts.fetch.target

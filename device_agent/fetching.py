@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WINDOW = 4
 """Chunk topics subscribed at a time: enough to fill a link, few enough for a broker to queue for a whole fleet."""
 
+MAX_STALLS = 3
+"""Attempts in vain after which a newer version takes the place of one that was to be finished first."""
+
 
 class Fetcher:
     """Fetches one model at a time; a newer manifest takes its place.
@@ -63,6 +66,11 @@ class Fetcher:
     def stalled(self) -> bool:
         """Whether the last attempt got nowhere, so that nobody should wait for this model."""
         return self._stalls > 0 or self._spoiled > 0
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many attempts in a row got nowhere that what is fetched must be gone, whatever the broker says."""
+        return self._stalls > MAX_STALLS
 
     def begin(self, manifest: Manifest, now: float, delta: DeltaRef | None = None) -> list[Command]:
         """Fetch this model from now on, whatever was fetched before: by its delta unless that proved useless."""

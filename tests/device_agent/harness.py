@@ -133,8 +133,9 @@ class Driver:
     def receive(self, topic: str, payload: bytes, *, retain: bool = False) -> list[do.Command]:
         return self.give(Received(topic=topic, payload=payload, retain=retain))
 
-    def announce(self, what: Manifest) -> list[do.Command]:
-        return self.receive(TOPICS.current_model, encode(what), retain=True)
+    def announce(self, what: Manifest, *, live: bool = False) -> list[do.Command]:
+        """Deliver the manifest: as the answer to a subscription, or ``live``, as it is published."""
+        return self.receive(TOPICS.current_model, encode(what), retain=not live)
 
     def chunks(self, what: Manifest, data: bytes, only: list[int] | None = None) -> list[do.Command]:
         """Deliver chunks of the blob, as the broker would whatever is subscribed."""

@@ -106,6 +106,58 @@ def test_the_newest_manifest_wins_in_mid_fetch() -> None:
     assert driver.last(do.CacheModel).manifest == newer
 
 
+def overtaken_once() -> Driver:
+    """Return a device that gave up version 3 for version 4, and fetches that."""
+    driver = Driver()
+    driver.start()
+    driver.announce(WHAT)
+    driver.announce(manifest(4))
+    return driver
+
+
+def test_a_second_newer_manifest_in_mid_fetch_has_to_wait_unheard() -> None:
+    driver = overtaken_once()
+
+    commands = driver.announce(manifest(5))
+    assert [command.topics for command in driver.all(do.Unsubscribe, commands)] == [(TOPICS.current_model,)]
+    assert driver.subscribed(commands) == []
+    assert driver.all(do.Unsubscribe, driver.announce(manifest(6))) == [], "it was on its way already"
+
+    commands = driver.chunks(manifest(4), model_bytes(4))
+    assert driver.last(do.CacheModel).manifest == manifest(4)
+    assert driver.last(do.Train).manifest == manifest(4)
+    assert driver.subscribed(commands) == [TOPICS.current_model]
+    driver.announce(manifest(7))
+    driver.chunks(manifest(7), model_bytes(7))
+    assert driver.last(do.CacheModel).manifest == manifest(7)
+
+
+def test_a_version_that_is_to_be_finished_but_does_not_come_gives_way_to_the_newest() -> None:
+    driver = overtaken_once()
+    driver.announce(manifest(5))
+
+    assert driver.subscribed(driver.wait(20.1)) == [TOPICS.current_model]
+    assert driver.subscribed(driver.announce(manifest(8), live=True)) == [], "that says nothing about the chunks"
+
+    driver.announce(manifest(9))
+    driver.chunks(manifest(9), model_bytes(9))
+    assert driver.last(do.CacheModel).manifest == manifest(9)
+
+
+def test_a_version_that_is_to_be_finished_goes_on_over_the_next_connection() -> None:
+    driver = overtaken_once()
+    driver.announce(manifest(5))
+    driver.cut()
+    driver.connect()
+
+    commands = driver.announce(manifest(6))
+
+    topics = [TOPICS.blob(manifest(4).blob.digest, index) for index in range(min(4, manifest(4).blob.chunk_count))]
+    assert driver.subscribed(commands) == topics
+    driver.chunks(manifest(4), model_bytes(4))
+    assert driver.last(do.CacheModel).manifest == manifest(4)
+
+
 def test_an_older_manifest_of_the_same_epoch_is_ignored() -> None:
     driver = Driver()
     driver.start()

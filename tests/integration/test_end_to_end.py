@@ -140,7 +140,8 @@ def test_a_bad_line_holds_up_neither_its_device_for_ever_nor_the_others(
 ) -> None:
     with Federation(tmp_path, mosquitto.port, goal=1, keepalive_s=5) as federation:
         federation.start_aggregator()
-        federation.start_agent(0)
+        # Its versions are to live long enough for the slow line to ask for one: three manifests are 2 kB.
+        federation.start_agent(0, interval_s=0.5)
         federation.start_agent(1, port=proxy.port)
         wait_until(lambda: any(d == "device-1" for d, _, _ in federation.accepted()), "the line to work")
         before = sum(d == "device-1" for d, _, _ in federation.accepted())
