@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.backoff import full_jitter
 from device_agent.commands import CacheModel, Command, PatchModel, Subscribe, Unsubscribe
+from protocol.backoff import full_jitter
 from protocol.chunks import Assembly
 from protocol.errors import ProtocolError
 

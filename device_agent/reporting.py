@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from device_agent.backoff import full_jitter
 from device_agent.commands import Command, LoadUpdate, Publish
+from protocol.backoff import full_jitter
 from protocol.chunks import blob_of
 from protocol.messages import BlobRef, Receipt, UpdateChunk, UpdateProbe, encode
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.backoff import full_jitter
 from device_agent.commands import Command, Evaluate, StopTask, Train
 from device_agent.lifecycle import WORK, Work, WorkStep, advance
+from protocol.backoff import full_jitter
 from protocol.sampling import participates
 
 if TYPE_CHECKING:
