@@ -27,6 +27,10 @@ EXIT_DAMAGED = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
+    if options.command == "enroll":
+        from device_agent.adapters.cli import enroll  # noqa: PLC0415 - as below
+
+        return enroll(options.bundle, options.to, data=options.data, replace=options.replace)
     try:
         settings = _settings(options)
     except ConfigurationError as exc:
@@ -87,7 +91,17 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, text)
         command.add_argument("--json", action="store_true", help="as one JSON object")
+    _add_enroll(commands)
     return parser
+
+
+def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "take on the identity in a bundle of fedmq provision"
+    enroll = commands.add_parser("enroll", help=text, description=text)
+    enroll.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file ID.fedmq")
+    enroll.add_argument("--to", type=Path, metavar="DIR", default=Path("/etc/fedmq"), help="where to; /etc/fedmq")
+    enroll.add_argument("--data", metavar="FILE", help="the device's examples, .npz or .csv")
+    enroll.add_argument("--replace", action="store_true", help="even if this is another device so far")
 
 
 def _command(

@@ -20,6 +20,8 @@ except ModuleNotFoundError as missing:
 
 from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
 from fedmq.interrupts import Interrupts
+from fedmq.provision.cli import provision_app
+from protocol.link import BrokerSettings
 from protocol.settings import ConfigurationError
 
 EXIT_FAILED = 1
@@ -28,6 +30,8 @@ EXIT_INTERRUPTED = 130
 MAX_DEVICES = 70
 """Of the demo; ``fedmq.demo_data`` says why."""
 LOOK_S = 2.0
+DEFAULT_BROKER = "127.0.0.1:1883"
+TLS_PORT = 8883
 BROKER_HELP = "auto, mosquitto, iotcore, or HOST:PORT of a running one."
 
 app = typer.Typer(
@@ -38,6 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(provision_app, name="provision", short_help="Identities and keys: who may take part.")
 
 
 @app.command(short_help="Watch a fleet of real processes learn, on this machine.")
@@ -81,8 +86,9 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
 
 @app.command(short_help="Watch any running federation by its topics.")
 def monitor(  # noqa: PLR0917 - typer calls it, by name
-    broker: Annotated[str, typer.Option(metavar="HOST:PORT", help="The broker.")] = "127.0.0.1:1883",
+    broker: Annotated[str, typer.Option(metavar="HOST:PORT", help="The broker: 127.0.0.1:1883, or the bundle's.")] = "",
     federation: Annotated[str, typer.Option(metavar="NAME", help="Whose topics to watch.")] = "demo",
+    bundle: Annotated[Path | None, typer.Option(metavar="FILE", help="Who I am, from fedmq provision monitor.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Listen for a moment, print one table, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Listen for a moment, print one JSON object.")] = False,
     listen: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long that moment is.")] = LOOK_S,
@@ -90,8 +96,23 @@ def monitor(  # noqa: PLR0917 - typer calls it, by name
     password_file: Annotated[str, typer.Option(metavar="FILE", help="Its first line is the password.")] = "",
 ) -> None:
     """Watch any running federation: a live table of its fleet, from its topics alone."""
-    address = structs.replace(broker_address(broker), username=username, password_file=password_file)
     name = federation_name(federation)
+    if bundle is None:
+        plain = broker_address(broker or DEFAULT_BROKER)
+        address = structs.replace(plain, username=username, password_file=password_file)
+        _watch(address, name, once=once, as_json=as_json, listen=listen)
+        return
+    from fedmq.bundled import BundleError, opened  # noqa: PLC0415 - see above
+
+    elsewhere = broker_address(broker, default_port=TLS_PORT) if broker else None
+    try:
+        with opened(bundle, elsewhere) as (address, name):
+            _watch(address, name, once=once, as_json=as_json, listen=listen)
+    except BundleError as exc:
+        _fail(str(exc))
+
+
+def _watch(address: BrokerSettings, name: str, *, once: bool, as_json: bool, listen: float) -> None:
     from fedmq.monitor import NothingHeardError, look, print_once, snapshot, watch  # noqa: PLC0415 - see above
 
     console = Console()

@@ -21,14 +21,14 @@ DEFAULT_PORT = 1883
 _ADDRESS = re.compile(r"\A(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?\Z")
 
 
-def broker_address(text: str, option: str = "--broker") -> BrokerSettings:
+def broker_address(text: str, option: str = "--broker", default_port: int = DEFAULT_PORT) -> BrokerSettings:
     """Return the broker at ``HOST``, ``HOST:PORT`` or ``[IPv6]:PORT``; raise ``typer.BadParameter``."""
     found = _ADDRESS.match(text)
     if found is None:
         raise typer.BadParameter(
             f"{text!r} is no address; allowed are HOST, HOST:PORT and [IPv6]:PORT", param_hint=option
         )
-    data = {"host": found["six"] or found["host"], "port": int(found["port"] or DEFAULT_PORT)}
+    data = {"host": found["six"] or found["host"], "port": int(found["port"] or default_port)}
     try:
         return msgspec.convert({**data, "reconnect_max_s": 5.0}, BrokerSettings)
     except msgspec.ValidationError as exc:
@@ -45,12 +45,12 @@ def embedded_or_address(text: str) -> Kind | BrokerSettings:
     raise typer.BadParameter(f"{text!r}; allowed are auto, mosquitto, iotcore and HOST:PORT", param_hint="--broker")
 
 
-def federation_name(text: str) -> str:
+def federation_name(text: str, option: str = "--federation") -> str:
     """Return the name when it is one; raise ``typer.BadParameter``."""
     try:
         return check_identifier(text, "federation")
     except ProtocolError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--federation") from exc
+        raise typer.BadParameter(str(exc), param_hint=option) from exc
 
 
 def folder_for_examples(folder: Path) -> Path:

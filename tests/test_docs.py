@@ -21,6 +21,8 @@ from aggregator.configuration import AggregatorSettings
 from device_agent.__main__ import _parser as agent_parser
 from device_agent.settings import AgentSettings
 from fedmq.__main__ import app as fedmq_app
+from fedmq.provision.cli import provision_app
+from fedmq.provision.cli_rotate import rotate_app
 from models import TrainingPlan, build
 from models.spec import NetworkSpec
 from protocol import envelope, fields, messages, status, tensors
@@ -335,7 +337,8 @@ def test_every_module_is_named_where_its_package_is_described(package: str) -> N
 
 def test_documented_commands_exist() -> None:
     def known(app: Any) -> set[str]:
-        return {command.name or command.callback.__name__ for command in app.registered_commands}
+        groups = {group.name for group in app.registered_groups}
+        return groups | {command.name or command.callback.__name__ for command in app.registered_commands}
 
     agent = {name for action in agent_parser()._actions for name in (action.choices or ())}
     allowed = {"fedmq": known(fedmq_app), "fedmq-aggregator": known(aggregator_app), "fedmq-agent": agent}
@@ -346,6 +349,10 @@ def test_documented_commands_exist() -> None:
         for found in re.findall(r"(?:^|/bin/|\s)(fedmq(?:-agent|-aggregator)?) ([a-z]+)", re.sub(r" #.*", "", block))
     ]
     assert used
+    words = re.compile(r"fedmq\)? provision ([a-z]+)(?: ([a-z]+))?")
+    provisioning = [found for path in DOCS for found in words.findall(path.read_text())]
+    assert {first for first, _second in provisioning} == known(provision_app)
+    assert {second for first, second in provisioning if first == "rotate"} == known(rotate_app)
     assert not {(program, command) for program, command in used if command not in allowed[program]}
     for command in allowed["fedmq-aggregator"]:
         assert f"fedmq-aggregator {command}" in OPERATIONS

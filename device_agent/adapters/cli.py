@@ -51,6 +51,25 @@ def outbox(settings: AgentSettings, *, as_json: bool) -> int:
     return 0
 
 
+def enroll(bundle: Path, folder: Path, *, data: str | None, replace: bool) -> int:
+    """Bring the bundle's identity into the folder, say what comes next; return the exit code."""
+    # x509 is 10 MB that neither status nor outbox need.
+    from device_agent.adapters import enrolment  # noqa: PLC0415
+
+    try:
+        identity = enrolment.read_bundle(bundle, enrolment.today())
+        done = enrolment.enroll(identity, enrolment.Wish(folder=folder, data=data, replace=replace))
+    except enrolment.EnrolmentError as exc:
+        return _fail(exc)
+    _say(f"this is device {identity.name} of federation {identity.federation} now; its key is in {done.folder}")
+    _say(f"{done.configuration}: {'kept, with the new identity' if done.kept else 'written'}")
+    for remark in done.remarks:
+        _say(f"note: {remark}")
+    _say(f"delete {bundle}: who has it is this device too; and then:")
+    _say(f"  fedmq-agent run --config {done.configuration}")
+    return 0
+
+
 def _facts(
     names: dict[str, str], durable: DurableState, entries: tuple[OutboxEntry, ...], version: int | None
 ) -> dict[str, Any]:
@@ -96,6 +115,6 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _fail(exc: StoreError) -> int:
+def _fail(exc: Exception) -> int:
     sys.stderr.write(f"fedmq-agent: {exc}\n")
     return 1

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedmq.provision.hosts import is_address, is_host
+
 MAX_NAME = 64
 """Characters of a common name: ub-common-name of RFC 5280."""
 BACKDATED = timedelta(days=365)
@@ -131,20 +133,11 @@ def read_credential(certificate: bytes, key: bytes) -> Credential:
 
 def general_name(host: str) -> x509.GeneralName:
     """Return the host as a subject alternative name; raise ``ValueError`` when it is neither a name nor an address."""
-    try:
+    if is_address(host):
         return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        pass
-    labels = host.split(".")
-    legal = all(0 < len(label) < MAX_NAME and label.strip("-") == label and _is_label(label) for label in labels)
-    # All digits in the last label: a mistyped address, as 10.0.0.256, and no name.
-    if not legal or len(host) > 253 or labels[-1].isdigit():  # noqa: PLR2004 - RFC 1035
+    if not is_host(host):
         raise ValueError(f"{host[:80]!r} is neither a host name nor an IP address")
     return x509.DNSName(host.lower())
-
-
-def _is_label(label: str) -> bool:
-    return label.isascii() and label.replace("-", "").replace("_", "").isalnum()
 
 
 def _issue(

@@ -15,7 +15,7 @@ from fedmq.embedded_broker import HOST, EmbeddedBroker, start
 from fedmq.provision.authority import server_certificate
 from fedmq.secured import Secured, Uplink
 from tests.support.federation import wait_until
-from tests.support.secure import DAY, FEDERATION, TOPICS, Guest, SecureFederation, secure_broker
+from tests.support.secure import DAY, FEDERATION, TOPICS, Guest, secure_broker
 
 A, B = "press-07", "press-08"
 WALL, NORTH = broker_config.monitor("wall"), broker_config.bridge("north")
@@ -167,20 +167,3 @@ def test_a_bridge_has_the_rights_of_its_devices_only(tmp_path: Path, stack: Exit
     thief = both.enter(both.hub, NORTH)
     for topic in (TOPICS.current_model, BLOB, TOPICS.receipt(A), TOPICS.command_all, TOPICS.aggregator_claim):
         assert thief.publish(topic, json.dumps({}).encode()) == "Not authorized"
-
-
-def test_a_whole_federation_over_a_bridge(tmp_path: Path, stack: ExitStack) -> None:
-    """The aggregator at the hub, an agent there and one at the site, all real; the hub is restarted meanwhile."""
-    both = Joined(tmp_path, stack)
-    federation = SecureFederation(tmp_path, both.hub.port)
-    federation.keys = both.keys
-    with federation:
-        federation.start_aggregator()
-        federation.start_agent(0)
-        federation.start_agent(1, port=both.site.port)
-        federation.wait_for_version(2)
-        both.hub.restart()
-        federation.wait_for_versions_more(3)
-        assert {device for device, _, _ in federation.accepted()} == {"device-0", "device-1"}
-        federation.stop_all()
-        federation.check(agents=2)

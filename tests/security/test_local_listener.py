@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
 
 import broker_config
-from tests.support.secure import TOPICS, Guest, free_port, secure_broker
+from tests.support.secure import TOPICS, Guest, secure_broker
 
 A = "press-07"
 
 
 def test_anonymous_readers_see_the_fleet_and_no_more(tmp_path: Path) -> None:
-    port = free_port()
+    port = 20000 + secrets.randbelow(10000)
     with secure_broker(tmp_path, local_port=port) as (broker, keys):
         aggregator, device = keys.context(broker_config.AGGREGATOR), keys.context(A)
         with Guest(broker.port, aggregator) as sender, Guest(broker.port, device) as honest, Guest(port, None) as local:
@@ -29,7 +30,7 @@ def test_anonymous_readers_see_the_fleet_and_no_more(tmp_path: Path) -> None:
 
 
 def test_it_does_not_open_the_other_listener_to_anybody(tmp_path: Path) -> None:
-    with secure_broker(tmp_path, local_port=free_port()) as (broker, keys):
+    with secure_broker(tmp_path, local_port=20000 + secrets.randbelow(10000)) as (broker, keys):
         context = keys.context(None)
         context.maximum_version = context.minimum_version = context.minimum_version.TLSv1_2
         with pytest.raises(OSError, match="handshake failure"):

@@ -17,8 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-import broker_config
-from fedmq.embedded_broker import HOST, EmbeddedBroker, _free_port, start
+from fedmq.embedded_broker import HOST, EmbeddedBroker, start
 from fedmq.provision.authority import (
     Credential,
     Revoked,
@@ -29,7 +28,6 @@ from fedmq.provision.authority import (
 )
 from fedmq.secured import Secured
 from protocol.topics import Topics
-from tests.support.federation import Federation
 
 FEDERATION = "demo"
 TOPICS = Topics(FEDERATION)
@@ -104,30 +102,6 @@ def secure_broker(directory: Path, **more: Any) -> Iterator[tuple[EmbeddedBroker
     secured = Secured(federation=FEDERATION, folder=keys.folder, **more)
     with start("mosquitto", directory / "mosquitto", secured=secured, **options) as broker:
         yield broker, keys
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody uses, from the range where none is taken by chance."""
-    return _free_port(())
-
-
-class SecureFederation(Federation):
-    """Real processes that speak TLS, each with its own certificate; agents may have a broker of their own."""
-
-    keys: Keys
-
-    def _aggregator_toml(self, name: str) -> str:
-        return self._secured(super()._aggregator_toml(name), broker_config.AGGREGATOR)
-
-    def _agent_toml(self, name: str, data: Path, port: int, interval_s: float) -> str:
-        return self._secured(super()._agent_toml(name, data, port, interval_s), name)
-
-    def _secured(self, text: str, common_name: str) -> str:
-        self.keys.client(common_name)
-        certificate, key = self.keys.paths(common_name)
-        paths = {"ca": self.keys.folder / "ca.crt", "certificate": certificate, "key": key}
-        table = "".join(f'{name} = "{path}"\n' for name, path in paths.items())
-        return text.replace('federation = "test"', f'federation = "{FEDERATION}"') + f"[broker.tls]\n{table}"
 
 
 class Guest:
