@@ -247,6 +247,9 @@ class _Identity(Struct, frozen=True, kw_only=True):
     sequence: Sequence
 
 
+_UP_DECODER: msgspec.msgpack.Decoder[UpMessage] = msgspec.msgpack.Decoder(UpMessage)
+
+
 def encode(message: AnyMessage) -> bytes:
     """Return the message as msgpack."""
     packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True)
@@ -255,9 +258,21 @@ def encode(message: AnyMessage) -> bytes:
 
 def decode_up(payload: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> UpMessage:
     """Return the message on an update topic, or raise ``ProtocolError``."""
-    message: UpMessage = _converted(_unpacked(payload, max_bytes), UpMessage)
+    message = _decoded_up(payload, max_bytes)
     if isinstance(message, ModelUpdate):
         _check_metrics(message.metrics)
+    return message
+
+
+def _decoded_up(payload: bytes, max_bytes: int) -> UpMessage:
+    # Updates are the many: here syntax and shape are checked in one pass, which takes half the time. It accepts nothing
+    # that the gate would not (a test compares them); what it refuses the gate refuses too, and names the fault.
+    if len(payload) <= max_bytes:
+        try:
+            return _UP_DECODER.decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+    message: UpMessage = _converted(_unpacked(payload, max_bytes), UpMessage)
     return message
 
 
