@@ -13,6 +13,7 @@ from device_agent.adapters.late_imports import postponed
 with postponed():
     from device_agent.settings import AgentSettings
     from protocol.adapters.configuration import ConfigurationError, load
+    from protocol.adapters.pins import read_pins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,17 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return enroll(options.bundle, options.to, data=options.data, replace=options.replace)
     try:
         settings = _settings(options)
+        pins = _pins(settings) if options.command == "run" else ()
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)  # noqa: T201 - a command line talks
         return EXIT_USAGE
     if options.command == "run":
-        return _run(settings, options)
+        return _run(settings, pins, options)
     from device_agent.adapters.cli import outbox, status  # noqa: PLC0415 - the running agent does without
 
     return (status if options.command == "status" else outbox)(settings, as_json=options.json)
 
 
-def _run(settings: AgentSettings, options: argparse.Namespace) -> int:
+def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Namespace) -> int:
     if options.check:
         print(f"{options.config}: fine")  # noqa: T201 - a command line talks
         return EXIT_OK
@@ -53,7 +55,7 @@ def _run(settings: AgentSettings, options: argparse.Namespace) -> int:
         from device_agent.service import Service  # noqa: PLC0415 - paho is slow to import, and --check needs no link
 
     try:
-        return Service(settings).run()
+        return Service(settings, pins).run()
     except StoreCorruptError as exc:
         print(f"fedmq-agent: {exc}", file=sys.stderr)  # noqa: T201 - a command line talks
         return EXIT_DAMAGED
@@ -77,6 +79,10 @@ def _settings(options: argparse.Namespace) -> AgentSettings:
     if suffix not in (".npz", ".csv"):
         raise ConfigurationError(f"{path}: data.path is {settings.data.path!r}; allowed is a file .npz or .csv")
     return settings
+
+
+def _pins(settings: AgentSettings) -> tuple[bytes, ...]:
+    return read_pins(settings.security.federation_keys, settings.device.federation)
 
 
 def _parser() -> argparse.ArgumentParser:

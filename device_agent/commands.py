@@ -120,6 +120,9 @@ class Train:
     manifest: Manifest
     contribution: int
     """0 for the first training on this version, 1 for the second, ...: part of the seed."""
+    incarnation: str
+    sequence: int
+    """What the update will be called: it is sealed under that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
 def update_row(done: TrainingDone, manifest: Manifest, device_id: str, incarnation: str, sequence: int) -> OutboxRow:
     """Return the row of the update that this training leads to, with the bytes that will be sent."""
-    update = ModelUpdate(
+    payload = done.sealed or encode(update_of(done, manifest, device_id, (incarnation, sequence)))
+    entry = OutboxEntry(sequence=sequence, epoch=manifest.epoch, base_version=manifest.version, size=len(payload))
+    return OutboxRow(entry=entry, payload=payload)
+
+
+def update_of(done: TrainingDone, manifest: Manifest, device_id: str, name: tuple[str, int]) -> ModelUpdate:
+    """Return the update that this training leads to; ``name`` is its incarnation and sequence."""
+    return ModelUpdate(
         federation=manifest.federation,
         epoch=manifest.epoch,
         device_id=device_id,
-        incarnation=incarnation,
-        sequence=sequence,
+        incarnation=name[0],
+        sequence=name[1],
         base_version=manifest.version,
         num_examples=done.num_examples,
         num_steps=done.num_steps,
@@ -30,9 +37,6 @@ def update_row(done: TrainingDone, manifest: Manifest, device_id: str, incarnati
         delta=done.delta,
         metrics=_metrics(done),
     )
-    payload = encode(update)
-    entry = OutboxEntry(sequence=sequence, epoch=manifest.epoch, base_version=manifest.version, size=len(payload))
-    return OutboxRow(entry=entry, payload=payload)
 
 
 def last_training(done: TrainingDone, update_bytes: int) -> LastTraining:

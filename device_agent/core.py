@@ -10,8 +10,10 @@ from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.composing import device_metrics
 from device_agent.downstream import Downstream
+from device_agent.faults import Faults
 from device_agent.gate import Chunk, Gate, Message
 from device_agent.lifecycle import LINK, PHASE, Link, LinkStep, Phase, PhaseStep, Work, advance, work_name
+from device_agent.orders import Orders
 from device_agent.parts import parts_for
 from device_agent.records import RestoredState
 from device_agent.upstream import Upstream
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 STOP_S = 1.0
 """A training that does not come to a step's end in this time is left behind: the process must go."""
 
-MAX_TOLD = 64
-"""Faults of messages that are logged once each; past that they are only counted."""
-
 
 class DeviceCore:
     """One device's state and decisions.
@@ -42,11 +41,20 @@ class DeviceCore:
     ``deadline`` says when the next ``Tick`` is due. Restart = a new core from what the store and the cache hold.
     """
 
-    def __init__(self, settings: AgentSettings, restored: RestoredState, *, boot: str, rng: random.Random) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        restored: RestoredState,
+        *,
+        boot: str,
+        rng: random.Random,
+        pins: tuple[bytes, ...] = (),
+    ) -> None:
+        """Start with what the disk held; ``pins`` are the raw public keys that manifests must be signed by, if any."""
         self._settings = settings
         self._boot = boot
-        self._parts = parts_for(settings, restored, rng)
-        self._gate = Gate(self._parts.topics, settings.device.id)
+        self._parts = parts_for(settings, restored, rng, pins)
+        self._gate = Gate(self._parts.topics, settings.device.id, self._parts.trust)
         self._up = Upstream(self._parts)
         self._down = Downstream(self._parts, self._up)
         self._link = Link.CLOSED
@@ -58,7 +66,8 @@ class DeviceCore:
         self._stop_reason = ""
         self._look_at: float | None = None
         self._sent = self._received = self._connections = 0
-        self._told: set[str] = set()
+        self._faults = Faults(self._parts)
+        self._orders = Orders(self._parts, self._up, self._down)
         self._handlers: dict[type[Any], Callable[[Any, float], list[Command]]] = {
             ev.Started: self._on_started,
             ev.Tick: lambda _event, _now: [],
@@ -125,7 +134,7 @@ class DeviceCore:
         if self._settings.data.watch_s > 0:
             self._look_at = now + self._settings.data.watch_s
         self._parts.desk.expect_news(now)
-        return self._connect()
+        return [*self._parts.trust.begin(), *self._connect()]
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> list[Command]:
         self._phase = advance(PHASE, self._phase, PhaseStep.STOP)
@@ -154,7 +163,7 @@ class DeviceCore:
     def _on_subscribed(self, event: Subscribed, _now: float) -> list[Command]:
         if not event.refused:
             return []
-        return self._fault("subscription refused", f"the broker refused {', '.join(event.refused)}")
+        return self._faults.note("subscription refused", f"the broker refused {', '.join(event.refused)}")
 
     def _on_received(self, event: Received, now: float) -> list[Command]:
         self._received += len(event.payload)
@@ -163,32 +172,22 @@ class DeviceCore:
         try:
             return self._on_message(self._gate.read(event), now, retained=event.retain)
         except ProtocolError as exc:
-            return self._fault("malformed message", f"{event.topic[-80:]}: {exc}")
+            return self._faults.of_message(event.topic, exc, now)
 
     def _on_message(self, message: Message | None, now: float, *, retained: bool) -> list[Command]:
         match message:
             case Manifest():
-                return self._down.manifest(message, now, retained=retained)
+                return [
+                    *self._parts.trust.believe(message),
+                    *self._down.manifest(message, now, retained=retained),
+                ]
             case Receipt():
                 return [*self._up.receipt(message, now), *self._down.hint(message, now)]
             case DeviceCommand():
-                return self._on_command(message, now)
+                return self._orders.obey(message, now)
             case Chunk():
                 return self._down.chunk(message, now)
         return []
-
-    def _on_command(self, command: DeviceCommand, now: float) -> list[Command]:
-        if not self._parts.ledger.first_time(command.request_id):
-            return []
-        commands: list[Command] = [do.Log(level="info", message="command", fields={"action": command.action})]
-        match command.action:
-            case "pause" | "resume":
-                self._parts.ledger.change(paused=command.action == "pause")
-            case "evaluate":
-                self._parts.desk.evaluation_wanted = True
-            case "forget":
-                return [*commands, *self._down.drop_model(), *self._up.forget(), *self._down.start_over(now)]
-        return [*commands, self._parts.ledger.save()]
 
     # What the trainer says
 
@@ -236,7 +235,7 @@ class DeviceCore:
         commands: list[Command] = [*parts.ledger.due(now), *self._look(now)]
         if self._link is Link.UP:
             commands += self._down.due(now)
-        commands += parts.desk.due(now, made=self._made(), may_train=self._may_train())
+        commands += parts.desk.due(now, made=self._made(), may_train=self._may_train(), name=parts.next_name)
         commands += parts.report.due(now)
         if self._link is not Link.UP:
             return commands
@@ -326,7 +325,7 @@ class DeviceCore:
             state=name,
             boot=self._boot,
             version=held.version if held else None,
-            reason=(reason or parts.desk.reason or self._down.reason or paused)[:512],
+            reason=(reason or parts.trust.reason or parts.desk.reason or self._down.reason or paused)[:512],
         )
 
     def _metrics(self, now: float) -> DeviceMetrics:
@@ -340,11 +339,3 @@ class DeviceCore:
             traffic=(self._sent, self._received, max(0, self._connections - 1)),
             uptime_s=now - self._started_at,
         )
-
-    def _fault(self, kind: str, detail: str) -> list[Command]:
-        """Count what is wrong with a message, and tell the operator the first time."""
-        self._parts.ledger.refuse(kind)
-        if detail in self._told or len(self._told) >= MAX_TOLD:
-            return []
-        self._told.add(detail)
-        return [do.Log(level="warning", message=kind, fields={"detail": detail})]

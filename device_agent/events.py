@@ -86,11 +86,15 @@ class TrainingDone:
     num_examples: int
     num_steps: int
     delta: bytes
-    """Encoded with the codec of the task's manifest."""
+    """Encoded with the codec of the task's manifest; empty when the update is sealed."""
     duration_s: float
     train_loss: float | None = None
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    sealed: bytes = b""
+    """The whole update as it is sent, when the manifest wants it sealed."""
+    sealed_as: int = 0
+    """The sequence under which it was sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from device_agent.settings import MAX_MODEL_BYTES, MAX_MODEL_CHUNKS
 from protocol.errors import ProtocolError
@@ -11,8 +11,14 @@ from protocol.identifiers import check_identifier
 from protocol.messages import DeviceCommand, Manifest, Receipt, decode_command, decode_manifest, decode_receipt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from device_agent.trust import Trust
     from protocol.link import Received
+    from protocol.signing import SignedKind
     from protocol.topics import Topics
+
+_MessageT = TypeVar("_MessageT", Manifest, DeviceCommand)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +36,9 @@ Message: TypeAlias = Manifest | Receipt | DeviceCommand | Chunk
 class Gate:
     """Reads what the link received for one device."""
 
-    def __init__(self, topics: Topics, device_id: str) -> None:
+    def __init__(self, topics: Topics, device_id: str, trust: Trust) -> None:
         self._topics = topics
+        self._trust = trust
         self._device_id = check_identifier(device_id, "device id")
         self._receipt = topics.receipt(device_id)
         self._commands = (topics.command(device_id), topics.command_all)
@@ -53,8 +60,8 @@ class Gate:
         return Chunk(digest=digest, index=index, data=payload)
 
     def _manifest(self, payload: bytes) -> Manifest:
-        manifest = decode_manifest(payload)
-        self._check_federation(manifest.federation)
+        manifest = self._believed("manifest", payload, decode_manifest)
+        self._trust.check_manifest(manifest)
         blob = manifest.blob
         if blob.total_bytes > MAX_MODEL_BYTES or blob.chunk_count > MAX_MODEL_CHUNKS:
             raise ProtocolError(f"manifest of a model of {blob.total_bytes} bytes in {blob.chunk_count} chunks")
@@ -74,9 +81,16 @@ class Gate:
         if retained:
             # It would be obeyed at every start for ever; commands are for those who are there.
             raise ProtocolError("retained command")
-        command = decode_command(payload)
-        self._check_federation(command.federation)
+        command = self._believed("command", payload, decode_command)
+        self._trust.check_command(command)
         return command
+
+    def _believed(self, kind: SignedKind, payload: bytes, decode: Callable[[bytes], _MessageT]) -> _MessageT:
+        body = self._trust.body_of(kind, payload)
+        try:
+            return decode(body)
+        except ProtocolError as exc:
+            raise self._trust.malformed(kind, exc) from exc
 
     def _check_federation(self, federation: str) -> None:
         if federation != self._topics.federation:

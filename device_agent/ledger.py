@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from msgspec.structs import replace
 
 from device_agent.commands import Persist
-from device_agent.records import Counters, DurableState, LastTraining, OutboxRow, Trained
+from device_agent.records import Counters, DurableState, LastTraining, OutboxRow, Trained, Trusted
 
 if TYPE_CHECKING:
     from device_agent.events import PersistFailed
@@ -49,10 +49,10 @@ class Ledger:
         counters = self.state.counters
         self._set_counters(replace(counters, **{name: getattr(counters, name) + by}))
 
-    def refuse(self, reason: str, by: int = 1) -> None:
-        """Count something refused, dropped or malformed under its reason."""
+    def refuse(self, reason: str, by: int = 1, *, reserved: bool = False) -> None:
+        """Count something refused, dropped or malformed under its reason; a ``reserved`` one always has its place."""
         refusals = self.state.counters.refusals
-        key = reason[:64] if reason[:64] in refusals or len(refusals) < MAX_REASONS else "other"
+        key = reason[:64] if reserved or reason[:64] in refusals or len(refusals) < MAX_REASONS else "other"
         self._set_counters(replace(self.state.counters, refusals={**refusals, key: refusals.get(key, 0) + by}))
 
     def trained_count(self, manifest: Manifest) -> int:
@@ -137,6 +137,10 @@ class Ledger:
             self.state = replace(self.state, paused=paused)
         if trained is not None:
             self.state = replace(self.state, trained=trained)
+
+    def trust(self, trusted: Trusted | None) -> None:
+        """Believe this from now on; it becomes durable with the next transaction."""
+        self.state = replace(self.state, trust=trusted)
 
     def remember(self, last: LastTraining) -> None:
         """Keep the figures of a training or evaluation."""

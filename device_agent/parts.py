@@ -10,6 +10,7 @@ from device_agent.fetching import Fetcher
 from device_agent.ledger import Ledger
 from device_agent.reporting import Reporter
 from device_agent.training import Desk
+from device_agent.trust import Trust
 from protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Parts:
     incarnation: str
     topics: Topics
     ledger: Ledger
+    trust: Trust
     desk: Desk
     fetch: Fetcher
     report: Reporter
@@ -37,17 +39,28 @@ class Parts:
         """The device's id, its topic segment."""
         return self.settings.device.id
 
+    @property
+    def next_name(self) -> tuple[str, int]:
+        """Incarnation and sequence of the update that will be made next."""
+        return self.incarnation, self.ledger.state.next_sequence
 
-def parts_for(settings: AgentSettings, restored: RestoredState, rng: random.Random) -> Parts:
-    """Return the pieces of a device that starts with what its disk held."""
+
+def parts_for(
+    settings: AgentSettings, restored: RestoredState, rng: random.Random, pins: tuple[bytes, ...] = ()
+) -> Parts:
+    """Return the pieces of a device that starts with what its disk held, and pins these keys."""
     device, outbox = settings.device, settings.outbox
     topics = Topics(device.federation)
+    ledger = Ledger(restored.durable)
+    trust = Trust(ledger, device.federation, device.id, pins)
     return Parts(
         settings=settings,
         incarnation=restored.incarnation,
         topics=topics,
-        ledger=Ledger(restored.durable),
-        desk=Desk(device.id, restored.model, rng),
+        ledger=ledger,
+        trust=trust,
+        # A model from before keys were pinned was believed without a reason.
+        desk=Desk(device.id, None if trust.knows_nothing else restored.model, rng),
         fetch=Fetcher(topics, rng, first_wait_s=outbox.receipt_timeout_s, max_wait_s=outbox.resend_max_s),
         report=Reporter(
             outbox,

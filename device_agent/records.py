@@ -49,6 +49,26 @@ class Trained(Struct, frozen=True, kw_only=True):
     count: int
 
 
+class Trusted(Struct, frozen=True, kw_only=True):
+    """What a device with pinned keys believes. Stored before anything that was believed is followed."""
+
+    pins: list[bytes]
+    """Raw public keys of the file, as it was at the last start."""
+    keys: list[bytes]
+    """Raw public keys that are trusted now: the file's, or those that the last manifest announced."""
+    mark: tuple[int, int, int] = (0, 0, 0)
+    """Generation, version and issued of the last manifest: nothing below is believed."""
+    seen: str = ""
+    """SHA-256 of that manifest's envelope: the same again need not be verified again."""
+    obeyed: int = 0
+    """Issued of the last command."""
+
+    @property
+    def newest_number(self) -> int:
+        """A command has to be above this."""
+        return max(self.obeyed, self.mark[2])
+
+
 class DurableState(Struct, frozen=True, kw_only=True):
     """Everything durable but the outbox's rows. Written whole, in the transaction of the rows it belongs to."""
 
@@ -59,6 +79,8 @@ class DurableState(Struct, frozen=True, kw_only=True):
     """Ids of the commands handled last, so that none is obeyed twice."""
     counters: Counters = Counters()
     last: LastTraining = LastTraining()
+    trust: Trusted | None = None
+    """None without pinned keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

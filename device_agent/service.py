@@ -44,9 +44,10 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 class Service:
     """Owns store, cache, trainer and link, and runs the core until it says ``Exit``."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, pins: tuple[bytes, ...] = ()) -> None:
         """Open the store and read the cache; raise ``StoreError`` when that cannot be."""
         self._settings = settings
+        self._pins = pins
         state_dir = Path(settings.device.state_dir)
         self._store = Store(state_dir, settings.device.id, settings.device.federation)
         self._cache = ModelCache(state_dir)
@@ -144,7 +145,7 @@ class Service:
             incarnation,
         )
         rng = random.Random()  # noqa: S311 - waits are no secret
-        return DeviceCore(self._settings, restored, boot=secrets.token_hex(8), rng=rng)
+        return DeviceCore(self._settings, restored, boot=secrets.token_hex(8), rng=rng, pins=self._pins)
 
     # Commands: each returns its answer, if it has one
 

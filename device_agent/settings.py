@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from protocol.identifiers import IDENTIFIER_PATTERN
 from protocol.link import BrokerSettings
 from protocol.messages import MAX_CHUNK_BYTES, MAX_UPDATE_BYTES
+from protocol.settings import OptionalFilePath
 from protocol.topics import EVERYBODY
 
 Name: TypeAlias = Annotated[str, Meta(pattern=IDENTIFIER_PATTERN, max_length=64)]
@@ -79,6 +80,8 @@ class MetricsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What this device trusts."""
 
+    federation_keys: OptionalFilePath = ""
+    """The federation's public keys (``federation.json``); with them, what is not signed is refused."""
     insecure: bool = False
     """Allow a broker on another machine without TLS."""
 

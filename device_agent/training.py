@@ -101,8 +101,11 @@ class Desk:
         self.work = advance(WORK, self.work, WorkStep.STOP)
         return [StopTask()]
 
-    def due(self, now: float, *, made: int, may_train: bool) -> list[Command]:
-        """Start what is to be done now; ``made`` updates exist for the held version already."""
+    def due(self, now: float, *, made: int, may_train: bool, name: tuple[str, int]) -> list[Command]:
+        """Start what is to be done now; ``made`` updates exist for the held version already.
+
+        ``name`` is incarnation and sequence of the next update.
+        """
         if self._settle_until is not None and now >= self._settle_until:
             self._settle_until = None
         if self.work is not Work.IDLE or self.held is None:
@@ -117,7 +120,7 @@ class Desk:
             return []
         self._rest_until = None
         self._begin(self.held, WorkStep.TRAIN)
-        return [Train(task=self.task, manifest=self.held, contribution=made)]
+        return [Train(task=self.task, manifest=self.held, contribution=made, incarnation=name[0], sequence=name[1])]
 
     def deadline(self, *, made: int, may_train: bool) -> float | None:
         """Return when ``due`` has something to do."""

@@ -39,6 +39,9 @@ class Upstream:
         ledger, report = self._parts.ledger, self._parts.report
         ledger.count("trainings")
         sequence = ledger.state.next_sequence
+        if manifest.sealing is not None and done.sealed_as != sequence:
+            # Never in the clear, and under no other name: better to train once more.
+            return self._unsealed(now)
         row = update_row(done, manifest, self._parts.device_id, self._parts.incarnation, sequence)
         last = last_training(done, row.entry.size)
         self._parts.desk.rest(now + self._parts.settings.training.min_interval_s)
@@ -55,6 +58,11 @@ class Upstream:
             ledger.refuse("outbox full", len(displaced))
         self._pending = (row, displaced)
         return [ledger.put(row, tuple(entry.sequence for entry in displaced), manifest, last)]
+
+    def _unsealed(self, now: float) -> list[Command]:
+        reason = "the update was not sealed, though the federation wants that"
+        self._parts.desk.failed(reason, now)
+        return [Log(level="error", message="training failed", fields={"reason": reason})]
 
     def persisted(self, event: Persisted) -> list[Command]:
         """Take the update into the queue: from here on it cannot get lost."""

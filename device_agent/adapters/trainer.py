@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent.adapters.allocator import give_back_large_blocks
 from device_agent.commands import Evaluate, Train
-from device_agent.events import TaskFailed
+from device_agent.events import TaskFailed, TrainingDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,11 +68,22 @@ class Trainer:
             if isinstance(task, Evaluate):
                 return bench.evaluate(task, file)
             self._next_step_at = 0.0
-            return bench.train(task, file, self._should_stop)
+            return self._sealed(bench.train(task, file, self._should_stop), task)
         except MemoryError:
             return TaskFailed(task=task.task, reason="not enough memory for the training", fault="internal")
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong here, the agent must live on and say so
             return TaskFailed(task=task.task, reason=f"{type(exc).__name__}: {exc}"[:400], fault="internal")
+
+    def _sealed(self, answer: Event, task: Train) -> Event:
+        if not isinstance(answer, TrainingDone) or task.manifest.sealing is None:
+            return answer
+        from device_agent.sealing import sealed  # noqa: PLC0415 - for federations that seal: cryptography takes 11 MB
+        from protocol.sealing import SealingError  # noqa: PLC0415 - see above
+
+        try:
+            return sealed(answer, task, self._settings.device.id)
+        except SealingError as exc:
+            return TaskFailed(task=task.task, reason=str(exc), fault="model")
 
     def _workbench(self) -> Workbench:
         if self._bench is None:

@@ -7,10 +7,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
+
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.core import DeviceCore
 from device_agent.records import DurableState, OutboxRow, RestoredState
+from device_agent.sealing import sealed
 from device_agent.settings import AgentSettings, DataSettings, DeviceSettings, OutboxSettings
 from protocol.chunks import blob_of, digest_of, split
 from protocol.link import LinkDown, LinkUp, Published, Received
@@ -97,18 +100,27 @@ class Disk:
 class Driver:
     """The shell's part, done by the test: time moves only when told."""
 
-    def __init__(self, config: AgentSettings | None = None, disk: Disk | None = None, *, seed: int = 1) -> None:
+    def __init__(
+        self,
+        config: AgentSettings | None = None,
+        disk: Disk | None = None,
+        *,
+        seed: int = 1,
+        pins: tuple[bytes, ...] = (),
+    ) -> None:
         self.config = config or settings()
         self.disk = disk or Disk()
         self.now = 1000.0
         self.commands: list[do.Command] = []
         self.acknowledge = True
         """Whether publishes with a token are acknowledged at once."""
-        self.core = DeviceCore(self.config, self.disk.restored(), boot="b" * 16, rng=random.Random(seed))
+        self.pins = pins
+        rng = random.Random(seed)
+        self.core = DeviceCore(self.config, self.disk.restored(), boot="b" * 16, rng=rng, pins=pins)
 
-    def restarted(self) -> Driver:
-        """A new process on the same disk."""
-        return Driver(self.config, self.disk, seed=2)
+    def restarted(self, pins: tuple[bytes, ...] | None = None) -> Driver:
+        """A new process on the same disk, perhaps with other keys in its file."""
+        return Driver(self.config, self.disk, seed=2, pins=self.pins if pins is None else pins)
 
     def give(self, event: ev.Event) -> list[do.Command]:
         """Hand over an event and everything that it leads to at once; return the new commands."""
@@ -164,7 +176,8 @@ class Driver:
     def finish_training(self, *, delta: bytes = b"\x01" * 64, **fields: Any) -> list[do.Command]:
         task = self.last(do.Train)
         fields = {"num_examples": 10, "num_steps": 2, "duration_s": 0.5} | fields
-        return self.give(ev.TrainingDone(task=task.task, delta=delta, **fields))
+        done = ev.TrainingDone(task=task.task, delta=delta, **fields)
+        return self.give(sealed(done, task, DEVICE))
 
     def wait(self, seconds: float) -> list[do.Command]:
         """Let time pass, from deadline to deadline."""
@@ -234,7 +247,7 @@ class Driver:
         sequence = command.put.entry.sequence if command.put else None
         if self.disk.write_error:
             return [ev.PersistFailed(reason=self.disk.write_error, sequence=sequence, deletes=command.deletes)]
-        self.disk.durable = command.state
+        self.disk.durable = msgspec.json.decode(msgspec.json.encode(command.state), type=DurableState)
         for number in command.deletes:
             self.disk.rows.pop(number, None)
         if command.put is None or sequence is None:

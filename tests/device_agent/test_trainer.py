@@ -52,7 +52,9 @@ class Bench:
     def run(self, **changes: Any) -> Any:
         """Train to the end and return the answer."""
         manifest = replace(self.manifest, **changes)
-        self.trainer.start(Train(task=1, manifest=manifest, contribution=0), self.cache.open())
+        self.trainer.start(
+            Train(task=1, manifest=manifest, contribution=0, incarnation="1" * 16, sequence=1), self.cache.open()
+        )
         return self.answers.get(timeout=60)
 
     def _manifest(self, codec: str, encoding: str) -> Manifest:
@@ -133,7 +135,9 @@ def test_evaluation_measures_the_holdout(make: Callable[..., Bench]) -> None:
 
 def test_a_training_stops_at_a_step_boundary(make: Callable[..., Bench]) -> None:
     bench = make(step_interval_s=30.0)
-    bench.trainer.start(Train(task=3, manifest=bench.manifest, contribution=0), bench.cache.open())
+    bench.trainer.start(
+        Train(task=3, manifest=bench.manifest, contribution=0, incarnation="1" * 16, sequence=1), bench.cache.open()
+    )
     bench.trainer.stop()
     assert bench.answers.get(timeout=20) == TaskStopped(task=3)
 

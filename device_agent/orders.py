@@ -1,0 +1,37 @@
+"""Obeying an operator's commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from device_agent.commands import Command, Log
+
+if TYPE_CHECKING:
+    from device_agent.downstream import Downstream
+    from device_agent.parts import Parts
+    from device_agent.upstream import Upstream
+    from protocol.messages import DeviceCommand
+
+
+class Orders:
+    """Carries out each command once."""
+
+    def __init__(self, parts: Parts, upstream: Upstream, downstream: Downstream) -> None:
+        self._parts = parts
+        self._up = upstream
+        self._down = downstream
+
+    def obey(self, command: DeviceCommand, now: float) -> list[Command]:
+        """Do what a command that was checked says; one that came before changes nothing."""
+        if not self._parts.ledger.first_time(command.request_id):
+            return []
+        self._parts.trust.obey(command)
+        commands: list[Command] = [Log(level="info", message="command", fields={"action": command.action})]
+        match command.action:
+            case "pause" | "resume":
+                self._parts.ledger.change(paused=command.action == "pause")
+            case "evaluate":
+                self._parts.desk.evaluation_wanted = True
+            case "forget":
+                return [*commands, *self._down.drop_model(), *self._up.forget(), *self._down.start_over(now)]
+        return [*commands, self._parts.ledger.save()]

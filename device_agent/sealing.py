@@ -1,0 +1,26 @@
+"""Sealing what a training brought, before anything of it is stored or sent. For the trainer's thread."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from device_agent.composing import update_of
+from protocol.messages import encode
+from protocol.sealing import seal
+
+if TYPE_CHECKING:
+    from device_agent.commands import Train
+    from device_agent.events import TrainingDone
+
+
+def sealed(done: TrainingDone, task: Train, device_id: str) -> TrainingDone:
+    """Return the result with its update sealed as the task's manifest wants it; as it is when it wants nothing.
+
+    Raise ``SealingError`` when the manifest's key is no good.
+    """
+    if task.manifest.sealing is None:
+        return done
+    update = update_of(done, task.manifest, device_id, (task.incarnation, task.sequence))
+    payload = encode(seal(update, task.manifest.sealing))
+    return replace(done, delta=b"", sealed=payload, sealed_as=task.sequence)

@@ -1,0 +1,486 @@
+"""A device with pinned keys: whom it believes, and what it does when it does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from device_agent import commands as do
+from device_agent import events as ev
+from device_agent.records import Trusted
+from device_agent.trust import trusted_at_start
+from protocol.messages import (
+    DeltaRef,
+    DeviceCommand,
+    Manifest,
+    ModelUpdate,
+    Participation,
+    SealedUpdate,
+    Sealing,
+    decode_update,
+    encode,
+)
+from protocol.sealing import Opener
+from protocol.signing import Signer
+from tests.device_agent.harness import DEVICE, TOPICS, Driver, manifest, model_bytes
+
+K1, K2, K3, K4 = (bytes([number]) * 32 for number in (1, 2, 3, 4))
+PUBLIC = {key: Signer([key]).public_keys[0] for key in (K1, K2, K3, K4)}
+FIRST, SECOND, STRANGER = Signer([K1], PUBLIC[K2]), Signer([K2, K1], PUBLIC[K3]), Signer([K4])
+OPENER = Opener([("x25519", b"s" * 32)])
+GENERATION = 1_800_000_000_000
+
+
+def fresh(pins: tuple[bytes, ...] = (PUBLIC[K1],)) -> Driver:
+    driver = Driver(pins=pins)
+    driver.start()
+    return driver
+
+
+def signed(version: int = 1, signer: Signer = FIRST, **fields: Any) -> Manifest:
+    fields = {"generation": GENERATION, "issued": GENERATION + 1, "signing_keys": list(signer.public_keys)} | fields
+    return replace(manifest(version), **fields)
+
+
+def announce(driver: Driver, what: Manifest | bytes, signer: Signer = FIRST) -> list[do.Command]:
+    payload = what if isinstance(what, bytes) else signer.sign("manifest", encode(what))
+    return driver.receive(TOPICS.current_model, payload, retain=True)
+
+
+def hold(driver: Driver, what: Manifest, signer: Signer = FIRST) -> None:
+    announce(driver, what, signer)
+    driver.chunks(what, model_bytes(what.version))
+    assert held(driver) == what.version
+
+
+def held(driver: Driver) -> int | None:
+    driver.wait(1.0)
+    return driver.states()[-1].version
+
+
+def refused(driver: Driver, code: str, commands: list[do.Command]) -> None:
+    """It changed nothing, is counted and told once, and stands in the state."""
+    assert not driver.all(do.Persist, commands)
+    assert not driver.all(do.CacheModel, commands)
+    assert not driver.subscribed(commands)
+    driver.wait(1.0)
+    kind = code.partition(" ")[0]
+    assert driver.states()[-1].reason.startswith(f"{kind} refused: ")
+    assert driver.last(do.PublishMetrics).metrics.refusals[code] >= 1
+    assert [log.message for log in driver.all(do.Log) if code in log.message] == [f"{code}: refused"]
+
+
+def test_a_signed_manifest_is_believed_and_the_mark_stored_before_it_is_followed() -> None:
+    driver = fresh()
+
+    commands = announce(driver, signed())
+
+    kinds = [type(command) for command in commands]
+    assert kinds.index(do.Persist) < kinds.index(do.Subscribe)
+    trust = driver.disk.durable.trust
+    assert trust
+    assert trust.mark == (GENERATION, 1, GENERATION + 1)
+    assert trust.keys == [PUBLIC[K1], PUBLIC[K2]]
+
+
+ALTERED: dict[str, Any] = {
+    "federation": "evil",
+    "epoch": "f" * 16,
+    "version": 3,
+    "generation": GENERATION + 1,
+    "issued": GENERATION + 2,
+    "model": {"kind": "linear", "inputs": 4, "outputs": 2},
+    "layout": "b" * 64,
+    "parameters": "c" * 64,
+    "blob": manifest(3).blob,
+    "deltas": [],
+    "training": {"epochs": 9},
+    "participation": Participation(codec="f32", sampling_fraction=0.5),
+    "signing_keys": [PUBLIC[K4]],
+    "sealing": Sealing(suite="x25519", key=b"e" * 32),
+}
+
+
+def test_every_field_of_a_manifest_is_tried() -> None:
+    assert set(ALTERED) == set(Manifest.__struct_fields__)
+
+
+@pytest.mark.parametrize("field", ALTERED)
+def test_an_altered_manifest_is_refused(field: str) -> None:
+    driver = fresh()
+    hold(driver, signed())
+    good = encode(signed(2, deltas=[DeltaRef(base_version=1, blob=manifest(2).blob)]))
+    body = encode(replace(signed(2), **{field: ALTERED[field]}))
+    assert body != good
+    envelope = FIRST.sign("manifest", good)
+
+    refused(driver, "manifest bad-signature", announce(driver, forge(envelope, body)))
+    assert held(driver) == 1
+
+
+def forge(envelope: bytes, body: bytes) -> bytes:
+    packed: bytes = msgpack.packb(msgpack.unpackb(envelope) | {"body": body})
+    return packed
+
+
+def test_a_plain_manifest_is_refused() -> None:
+    driver = fresh()
+    refused(driver, "manifest unsigned", announce(driver, encode(signed())))
+
+
+def test_a_strangers_manifest_is_refused_and_says_what_to_do() -> None:
+    driver = fresh()
+    refused(driver, "manifest unknown-key", announce(driver, signed(), STRANGER))
+    assert "enrol the device again" in driver.states()[-1].reason
+
+
+def test_a_signed_manifest_cut_anywhere_is_refused() -> None:
+    driver = fresh()
+    payload = FIRST.sign("manifest", encode(signed()))
+    for length in range(1, len(payload), 13):
+        assert not driver.subscribed(announce(driver, payload[:length]))
+    assert driver.core._parts.ledger.state.counters.refusals.keys() == {"manifest unsigned"}
+
+
+def test_signed_nonsense_is_refused_as_malformed() -> None:
+    driver = fresh()
+    refused(driver, "manifest malformed", announce(driver, FIRST.sign("manifest", b"nonsense")))
+
+
+def test_another_federations_manifest_is_refused_though_the_key_is_the_same() -> None:
+    driver = fresh()
+    refused(driver, "manifest other-federation", announce(driver, signed(federation="other")))
+
+
+OLDER: dict[str, dict[str, Any]] = {
+    "an older version": {"version": 4},
+    "an older epoch with a higher version": {"generation": GENERATION - 1, "epoch": "d" * 16, "version": 900},
+    "an older announcement of the same version": {"issued": GENERATION},
+    "an older epoch of the same name": {"generation": 0},
+}
+
+
+@pytest.mark.parametrize("what", OLDER)
+@pytest.mark.parametrize("then", ["at once", "after a restart", "after forget", "after a cut"])
+def test_what_is_older_is_refused(what: str, then: str) -> None:
+    driver = fresh()
+    hold(driver, signed(5))
+    if then == "after a restart":
+        driver = driver.restarted()
+        driver.start()
+    elif then == "after forget":
+        command = DeviceCommand(federation="fed", request_id="2" * 16, action="forget", target="all", issued=2**50)
+        driver.receive(TOPICS.command_all, FIRST.sign("command", encode(command)))
+        assert driver.disk.model is None
+    elif then == "after a cut":
+        driver.cut()
+        driver.connect()
+
+    fields = {"version": 5} | OLDER[what]
+    refused(driver, "manifest replayed", announce(driver, signed(**fields)))
+
+
+def test_a_new_epoch_is_followed_and_the_old_one_cannot_come_back() -> None:
+    driver = fresh()
+    hold(driver, signed(5))
+    hold(driver, signed(1, generation=GENERATION + 9, epoch="d" * 16))
+
+    refused(driver, "manifest replayed", announce(driver, signed(6)))
+    assert held(driver) == 1
+
+
+def test_the_last_good_model_is_trained_on_and_reported() -> None:
+    driver = fresh()
+    hold(driver, signed())
+    announce(driver, signed(2), STRANGER)
+    driver.wait(10.0)
+
+    assert driver.last(do.Train).manifest.version == 1
+    driver.finish_training()
+    assert driver.updates() == [1]
+
+
+def test_the_next_good_manifest_clears_the_reason() -> None:
+    driver = fresh()
+    announce(driver, signed(), STRANGER)
+    driver.wait(1.0)
+    assert driver.states()[-1].reason
+    hold(driver, signed(2))
+    assert driver.states()[-1].reason == ""
+
+
+def test_a_flood_of_forgeries_costs_no_transactions_and_one_line_of_log() -> None:
+    driver = fresh()
+    hold(driver, signed())
+    seen = len(driver.commands)
+    for version in range(2, 300):
+        announce(driver, signed(version, STRANGER), STRANGER)
+    assert not driver.all(do.Persist, driver.commands[seen:])
+    assert len(driver.all(do.Log, driver.commands[seen:])) == 1
+
+
+def test_security_codes_have_their_place_in_a_full_table() -> None:
+    driver = fresh()
+    for number in range(40):
+        driver.core._parts.ledger.refuse(f"reason {number}")
+    announce(driver, signed(), STRANGER)
+    driver.wait(1.0)
+    assert driver.last(do.PublishMetrics).metrics.refusals["manifest unknown-key"] == 1
+
+
+# -- keys change -----------------------------------------------------------------------------------------------------
+
+
+def test_keys_rotate_twice_and_a_device_that_missed_one_follows() -> None:
+    there, away = fresh(), fresh()
+    for driver in (there, away):
+        hold(driver, signed(1))
+    hold(there, signed(2, SECOND), SECOND)
+    third = Signer([K3, K2], PUBLIC[K4])
+    away = away.restarted()
+    away.start()
+
+    for driver in (there, away):
+        hold(driver, signed(3, third), third)
+    assert away.disk.durable.trust
+    assert away.disk.durable.trust.keys == [PUBLIC[K3], PUBLIC[K2], PUBLIC[K4]]
+
+
+def test_a_device_that_missed_two_changes_refuses_and_keeps_its_model() -> None:
+    driver = fresh()
+    hold(driver, signed())
+    last = Signer([K4])
+    refused(driver, "manifest unknown-key", announce(driver, signed(9, last), last))
+    assert held(driver) == 1
+
+
+def test_the_overlap_is_believed_by_who_knows_only_the_old_key() -> None:
+    driver = fresh()
+    hold(driver, signed(1, SECOND), SECOND)
+    alone = Signer([K2])
+    hold(driver, signed(2, alone), alone)
+    refused(driver, "manifest unknown-key", announce(driver, signed(3), FIRST))
+
+
+def test_a_key_that_was_taken_out_cannot_come_back_by_an_older_announcement() -> None:
+    driver = fresh()
+    hold(driver, signed(1, SECOND), SECOND)
+    alone = Signer([K2])
+    announce(driver, signed(1, alone, issued=GENERATION + 5), alone)
+    refused(driver, "manifest replayed", announce(driver, signed(1, SECOND), SECOND))
+    refused(driver, "manifest unknown-key", announce(driver, signed(2, FIRST), FIRST))
+
+
+def test_adopted_keys_survive_a_kill_right_after_they_were_stored() -> None:
+    driver = fresh()
+    announce(driver, signed())  # ... and nothing else is done with it
+    driver = driver.restarted()
+    driver.start()
+    alone = Signer([K2])
+    hold(driver, signed(2, alone), alone)
+
+
+def test_a_manifest_that_names_no_keys_changes_none() -> None:
+    driver = fresh()
+    hold(driver, signed(1, signing_keys=[]))
+    assert driver.disk.durable.trust
+    assert driver.disk.durable.trust.keys == [PUBLIC[K1]]
+
+
+def test_other_keys_in_the_file_are_believed_over_those_from_the_air() -> None:
+    before = Trusted(pins=[PUBLIC[K1]], keys=[PUBLIC[K2], PUBLIC[K3]], mark=(5, 6, 7), seen="x", obeyed=8)
+
+    assert trusted_at_start(before, (PUBLIC[K1],)) == before
+    assert trusted_at_start(before, ()) is None
+    shared = trusted_at_start(before, (PUBLIC[K3],))
+    assert shared == replace(before, pins=[PUBLIC[K3]], keys=[PUBLIC[K3]], seen="")
+    anew = trusted_at_start(before, (PUBLIC[K4],))
+    assert anew == Trusted(pins=[PUBLIC[K4]], keys=[PUBLIC[K4]])
+
+
+def test_a_model_from_before_keys_were_pinned_is_dropped() -> None:
+    open_air = Driver()
+    open_air.start()
+    open_air.hold(3)
+    driver = open_air.restarted(pins=(PUBLIC[K1],))
+    commands = driver.start()
+
+    assert [type(command) for command in commands[:2]] == [do.DropModel, do.Persist]
+    driver.wait(20.0)
+    assert not driver.all(do.Train)
+
+
+def test_pins_that_are_taken_away_are_forgotten_at_once() -> None:
+    driver = fresh()
+    hold(driver, signed(5))
+    plain = driver.restarted(pins=())
+    plain.start()
+    assert plain.disk.durable.trust is None
+    plain.hold(6)
+    again = plain.restarted(pins=(PUBLIC[K1],))
+    again.start()
+    assert again.disk.model is None
+
+
+# -- devices without pins --------------------------------------------------------------------------------------------
+
+
+def test_a_device_without_pins_refuses_envelopes_and_says_to_enrol_it() -> None:
+    driver = Driver()
+    driver.start()
+    refused(driver, "manifest signed", announce(driver, signed()))
+    assert "enrol it" in driver.states()[-1].reason
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def order(driver: Driver, signer: Signer | None = FIRST, **fields: Any) -> list[do.Command]:
+    good: dict[str, Any] = {
+        "federation": "fed",
+        "request_id": "7" * 16,
+        "action": "pause",
+        "target": DEVICE,
+        "issued": GENERATION + 50,
+    }
+    body = encode(DeviceCommand(**(good | fields)))
+    return driver.receive(TOPICS.command(DEVICE), signer.sign("command", body) if signer else body)
+
+
+def paused(driver: Driver) -> bool:
+    return driver.disk.durable.paused
+
+
+def test_a_signed_command_is_obeyed_once() -> None:
+    driver = fresh()
+    hold(driver, signed())
+    order(driver)
+    assert paused(driver)
+    assert order(driver) == []
+    order(driver, action="resume", request_id="8" * 16, issued=GENERATION + 51)
+    assert not paused(driver)
+    assert "command replayed" not in driver.core._parts.ledger.state.counters.refusals
+
+
+FORGED: dict[str, tuple[dict[str, Any], Signer | None]] = {
+    "command unsigned": ({}, None),
+    "command unknown-key": ({}, STRANGER),
+    "command other-target": ({"target": "press-08"}, FIRST),
+    "command other-federation": ({"federation": "other"}, FIRST),
+    "command replayed": ({"issued": GENERATION + 1}, FIRST),
+}
+
+
+@pytest.mark.parametrize("code", FORGED)
+def test_a_command_that_is_not_for_us_or_not_by_who_may_is_refused(code: str) -> None:
+    driver = fresh()
+    hold(driver, signed())
+    fields, signer = FORGED[code]
+    refused(driver, code, order(driver, signer, **fields))
+    assert not paused(driver)
+
+
+def test_an_old_command_is_refused_also_after_a_restart_and_many_others() -> None:
+    driver = fresh()
+    hold(driver, signed())
+    order(driver)
+    for number in range(40):
+        order(driver, action="resume", request_id=f"{number:016x}", issued=GENERATION + 100 + number)
+    driver = driver.restarted()
+    driver.start()
+    refused(driver, "command replayed", order(driver))
+    assert not paused(driver)
+
+
+def test_a_device_with_a_new_store_obeys_no_command_from_before_the_aggregators_start() -> None:
+    driver = fresh()
+    announce(driver, signed(issued=GENERATION + 1000))
+    refused(driver, "command replayed", order(driver, issued=GENERATION + 999))
+
+
+# -- sealing ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_stored_and_sent_is_sealed_and_stays_the_same() -> None:
+    driver = fresh()
+    hold(driver, signed(sealing=OPENER.sealing))
+    delta = bytes(range(200))
+    driver.finish_training(delta=delta, train_loss=0.25)
+
+    stored = driver.disk.rows[1].payload
+    update = decode_update(stored)
+    assert isinstance(update, SealedUpdate)
+    assert delta[:16] not in stored
+    opened = OPENER.open(update)
+    assert (opened.delta, opened.sequence, opened.base_version, opened.metrics) == (delta, 1, 1, {"train_loss": 0.25})
+    driver.wait(120.0)
+    again = driver.restarted()
+    again.start()
+    again.wait(60.0)
+    sent = [publish.payload for publish in (*driver.all(do.Publish), *again.all(do.Publish)) if "/up/" in publish.topic]
+    assert len(sent) > 1
+    assert set(sent) == {stored}
+
+
+@pytest.mark.parametrize("sealed_as", [0, 2])
+def test_an_update_that_was_not_sealed_under_its_name_never_leaves(sealed_as: int) -> None:
+    driver = fresh()
+    hold(driver, signed(sealing=OPENER.sealing))
+    task = driver.last(do.Train)
+    sealed = b"x" if sealed_as else b""
+    driver.give(
+        ev.TrainingDone(
+            task=task.task, num_examples=1, num_steps=1, delta=b"d", duration_s=1.0, sealed=sealed, sealed_as=sealed_as
+        )
+    )
+    assert driver.disk.rows == {}
+    driver.wait(60.0)
+    assert len(driver.all(do.Train)) == 2
+    driver.finish_training()
+    assert not [message for message in driver.sent() if isinstance(message, ModelUpdate)]
+    assert len(driver.disk.rows) == 1
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_manifest_after_a_restart_needs_no_cryptography(tmp_path: Path) -> None:
+    """In a process of its own: what was verified before is only compared."""
+    payload, other = (FIRST.sign("manifest", encode(signed(version))) for version in (1, 2))
+    driver = fresh()
+    announce(driver, payload)
+    (tmp_path / "state.json").write_bytes(msgspec.json.encode(driver.disk.durable))
+    (tmp_path / "payload").write_bytes(payload)
+    (tmp_path / "other").write_bytes(other)
+    script = f"""
+import sys, random, msgspec
+from pathlib import Path
+from device_agent.core import DeviceCore
+from device_agent.records import DurableState, RestoredState
+from device_agent.settings import AgentSettings, DataSettings, DeviceSettings
+from device_agent import events as ev
+from protocol.link import LinkUp, Received
+folder = Path({str(tmp_path)!r})
+durable = msgspec.json.decode((folder / "state.json").read_bytes(), type=DurableState)
+settings = AgentSettings(
+    device=DeviceSettings(id={DEVICE!r}, federation="fed", state_dir="/nowhere"), data=DataSettings(path="x.npz")
+)
+restored = RestoredState(incarnation="1" * 16, durable=durable)
+core = DeviceCore(settings, restored, boot="b" * 16, rng=random.Random(1), pins=({PUBLIC[K1]!r},))
+core.handle(ev.Started(), 1.0)
+core.handle(LinkUp(session_present=False, protocol="5"), 1.0)
+for name in ("payload", "other"):
+    received = Received(topic={TOPICS.current_model!r}, payload=(folder / name).read_bytes(), retain=True)
+    commands = core.handle(received, 2.0)
+    assert any(type(command).__name__ == "Subscribe" for command in commands), commands
+    print(name, "cryptography" in sys.modules)
+"""
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert child.stdout.split() == ["payload", "False", "other", "True"], child.stderr
