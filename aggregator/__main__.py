@@ -177,6 +177,38 @@ def command(
         typer.echo(f"sent {action.value} to {device}; its state topic tells what becomes of it")
 
 
+@app.command()
+def quarantine(
+    device: Annotated[str, typer.Argument(help="A device's id.")],
+    config: Config,
+    reason: Annotated[str, typer.Option(help="Why; shown in the status.")] = "by an operator",
+    json: Json = False,
+) -> None:
+    """Look at nothing that a device sends, until it is released.
+
+    The device keeps its updates. A device that was never seen can be put there, too: a stolen one, say.
+    """
+    done = operating.quarantine(prepare(config), check_identifier(device, "device"), reason[:300] or "by an operator")
+    if json:
+        _print_json(done)
+    else:
+        typer.echo(f"{device} is in quarantine; release it with: fedmq-aggregator release {device} --config {config}")
+
+
+@app.command()
+def release(
+    device: Annotated[str, typer.Argument(help="A device's id.")],
+    config: Config,
+    json: Json = False,
+) -> None:
+    """End a device's quarantine."""
+    done = operating.quarantine(prepare(config), check_identifier(device, "device"), "")
+    if json:
+        _print_json(done)
+    else:
+        typer.echo(f"{device} is released" if done["released"] else f"{device} was not in quarantine")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (failed), 2 (wrong arguments or configuration) or 3 (not alone)."""
     try:

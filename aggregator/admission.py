@@ -33,6 +33,10 @@ def check_sender(device_id: str, claimed_device_id: str) -> None:
         )
 
 
+FORGIVEN = frozenset({"other-epoch", "other-layout", "unknown-version", "fleet-full"})
+"""Reasons to reject an update that do not speak against its device: the aggregator began anew, or has no room."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """What updates are measured against at the moment."""
@@ -75,8 +79,8 @@ class Gate:
         except ProtocolError as exc:
             raise Refused("rejected", "malformed", str(exc)) from exc
 
-    def admit(self, update: ModelUpdate) -> NDArray[np.float32]:
-        """Return the delta (float32, finite) of an update that may enter; raise ``Refused`` otherwise."""
+    def admit(self, update: ModelUpdate) -> tuple[NDArray[np.float32], float]:
+        """Return the delta (float32, finite) of an update that may enter, and its norm; raise ``Refused`` otherwise."""
         self._check_epoch(update.epoch)
         self._check_version(update.base_version)
         if update.layout != self.layout:
@@ -100,7 +104,7 @@ class Gate:
         if staleness > self.max_staleness:
             raise Refused("stale", "too-old", f"{staleness} versions old, {self.max_staleness} allowed")
 
-    def _delta(self, update: ModelUpdate) -> NDArray[np.float32]:
+    def _delta(self, update: ModelUpdate) -> tuple[NDArray[np.float32], float]:
         try:
             delta: NDArray[np.float32] = tensors.decode(update.codec, update.delta, self.size)
         except ProtocolError as exc:
@@ -114,4 +118,4 @@ class Gate:
         norm = math.sqrt(squared)
         if norm > self.limits.max_update_norm:
             raise Refused("rejected", "norm", f"norm {norm:.6g}, {self.limits.max_update_norm:g} allowed")
-        return delta
+        return delta, norm

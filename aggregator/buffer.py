@@ -32,6 +32,8 @@ class Contribution:
     """``num_examples * s(staleness)``."""
     update_bytes: int
     metrics: dict[str, float]
+    clip: float = 1.0
+    """What the delta was multiplied with because it was too long; 1 = nothing."""
 
 
 class WeightedSum:
@@ -42,10 +44,10 @@ class WeightedSum:
         self.weight = 0.0
         self._scratch: Vector = np.empty(size)
 
-    def fold(self, delta: NDArray[np.float32], weight: float) -> None:
-        """Add one delta (float32, of the sum's size) with a positive weight."""
+    def fold(self, delta: NDArray[np.float32], weight: float, clip: float = 1.0) -> None:
+        """Add one delta (float32, of the sum's size), shortened by ``clip``, with a positive weight."""
         # dtype: without it NumPy 1.x would multiply in float32.
-        np.multiply(delta, weight, out=self._scratch, dtype=np.float64)
+        np.multiply(delta, weight * clip, out=self._scratch, dtype=np.float64)
         self.total += self._scratch
         self.weight += weight
 
@@ -75,7 +77,7 @@ class Buffer:
 
     def add(self, contribution: Contribution, delta: NDArray[np.float32]) -> None:
         """Fold one accepted update in."""
-        self.sum.fold(delta, contribution.weight)
+        self.sum.fold(delta, contribution.weight, contribution.clip)
         self.contributions.append(contribution)
         self._per_device[contribution.device_id] = self.of_device(contribution.device_id) + 1
 

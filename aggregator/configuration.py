@@ -70,6 +70,18 @@ class AdmissionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_assembly_bytes: PositiveCount = 256 * 1024 * 1024
     """Memory for updates that arrive in chunks, over all devices."""
     assembly_timeout_s: Positive = 900.0
+    clip_factor: NonNegative = 10.0
+    """A delta longer than so many times the median of the devices' last norms is shortened to that; 0: never."""
+    messages_per_s: NonNegative = 100.0
+    """Of one device on its update topic, in the long run; chunks that bring an upload on do not count. 0: no limit."""
+    message_burst: Annotated[float, Meta(ge=1.0)] = 500.0
+    """So many messages of a device at once."""
+    bytes_per_s: NonNegative = 4_000_000.0
+    """Of one device on its update topic, in the long run. 0: no limit."""
+    max_waiting_messages: PositiveCount = 64
+    """Of one topic in the aggregator's inbox: a flood crowds out only itself."""
+    quarantine_after: Count = 20
+    """So many updates of a device refused in a row, and nothing of it is looked at until it is released; 0: never."""
 
 
 class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

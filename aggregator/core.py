@@ -26,6 +26,7 @@ from aggregator.events import (
     Event,
     MetricsDue,
     OperatorEvent,
+    QuarantineRequested,
     RollbackRequested,
     ScheduleDue,
     StatusRequested,
@@ -169,6 +170,8 @@ class AggregatorCore:
                 return self._roll_back(event, now, wall)
             case DeviceCommandRequested():
                 return self._commander.send(event, wall, link_up=self._link_up)
+            case QuarantineRequested():
+                return self._quarantine(event, wall)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -311,6 +314,16 @@ class AggregatorCore:
         return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
 
     # -- operators, and the end -----------------------------------------------------------------------------------
+
+    def _quarantine(self, event: QuarantineRequested, wall: float) -> list[Command]:
+        if not event.reason:
+            released = self.fleet.release(event.device_id)
+            return [Reply(request_id=event.request_id, body={"device": event.device_id, "released": released})]
+        try:
+            self.fleet.quarantine(event.device_id, event.reason, wall)
+        except Refused as exc:
+            return [Reply(request_id=event.request_id, error=str(exc))]
+        return [Reply(request_id=event.request_id, body={"device": event.device_id, "quarantined": event.reason})]
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
         commands: list[Command] = [Log("error", f"cannot store: {event.reason}; devices are asked to keep updates")]

@@ -56,6 +56,15 @@ class DeviceCommandRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineRequested:
+    """An operator puts a device into quarantine, or (``reason`` empty) releases it."""
+
+    request_id: str
+    device_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFailed:
     """The batch with these messages could not be stored; the core was restored to what the store holds."""
 
@@ -63,7 +72,7 @@ class StoreFailed:
     lost: tuple[Event, ...]
 
 
-OperatorEvent: TypeAlias = StatusRequested | RollbackRequested | DeviceCommandRequested
+OperatorEvent: TypeAlias = StatusRequested | RollbackRequested | DeviceCommandRequested | QuarantineRequested
 Event: TypeAlias = LinkEvent | ScheduleDue | MetricsDue | Tick | StopRequested | OperatorEvent | StoreFailed
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]

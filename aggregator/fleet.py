@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from aggregator.admission import Refused
-from aggregator.records import Counters, DeviceRecord
+from aggregator.records import Counters, DeviceRecord, JournalEntry
 from protocol.messages import ReceiptStatus
 from protocol.status import DeviceMetrics, DeviceState
 
@@ -46,13 +46,17 @@ class Fleet:
         self._dirty.add(device_id)
         return record
 
-    def accepted(self, record: DeviceRecord, staleness: int, update_bytes: int) -> None:
+    def accepted(self, record: DeviceRecord, entry: JournalEntry, update_bytes: int) -> None:
         """Count an update that entered the buffer."""
+        staleness = entry.contribution.staleness
         record.accepted += 1
+        record.rejected_in_row = 0
+        record.last_norm = entry.norm
         record.update_bytes = update_bytes
         record.last_staleness = staleness
         self.counters.accepted += 1
         self.counters.folded += 1
+        self.counters.clipped += entry.contribution.clip < 1.0
         self.counters.update_bytes += update_bytes
         bucket = str(staleness) if staleness < STALENESS_BUCKETS else f"{STALENESS_BUCKETS}+"
         _count(self.counters.staleness, bucket)
@@ -66,6 +70,34 @@ class Fleet:
                 if code:
                     _count(counts.refusals, code)
         self._counters_dirty = True
+
+    def blamed(self, record: DeviceRecord, limit: int, text: str) -> bool:
+        """Count an update that speaks against its device; return whether it is in quarantine from now on."""
+        record.rejected_in_row += 1
+        if not limit or record.rejected_in_row < limit or record.quarantined:
+            return False
+        record.quarantined = f"{record.rejected_in_row} updates refused in a row, at last: {text}"[:300]
+        return True
+
+    def quarantine(self, device_id: str, reason: str, wall: float) -> None:
+        """Look at nothing of this device until it is released, known or not; raise ``Refused`` when it has no room."""
+        known = self.devices.get(device_id)
+        record = self.seen(device_id, known.last_seen if known else wall)
+        record.quarantined = reason
+
+    def release(self, device_id: str) -> bool:
+        """End a device's quarantine; return whether it was in one."""
+        record = self.devices.get(device_id)
+        if record is None or not record.quarantined:
+            return False
+        record.quarantined, record.rejected_in_row = "", 0
+        self._dirty.add(device_id)
+        return True
+
+    @property
+    def quarantined(self) -> int:
+        """Number of devices in quarantine."""
+        return sum(bool(record.quarantined) for record in self.devices.values())
 
     def received(self, record: DeviceRecord, payload_bytes: int) -> None:
         """Count a message on the device's update topic."""

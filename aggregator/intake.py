@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aggregator.admission import Refused
-from aggregator.commands import Command, Journal, Publish
+from aggregator.admission import FORGIVEN, Refused
+from aggregator.allowance import Allowances
+from aggregator.commands import Command, Journal, Log, Publish
 from aggregator.configuration import AggregatorSettings
 from aggregator.fleet import Fleet
 from aggregator.ledger import Ledger
@@ -29,6 +30,9 @@ from protocol.messages import (
 )
 from protocol.topics import Topics
 
+QUARANTINE_RETRY_S = 300.0
+"""A device in quarantine keeps its update and asks again so often: when it is released, it goes on by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sender:
@@ -48,9 +52,12 @@ class Intake:
         self._ledger = ledger
         self._fleet = fleet
         self._pace = pace
+        # Float32 is the widest encoding that any codec has, save for scales.
+        max_update_bytes = 5 * ledger.server.master.size + ENVELOPE_BYTES
+        self._allowances = Allowances(settings.admission, max_update_bytes)
+        self._quarantine_after = settings.admission.quarantine_after
         self._uploads = Uploads(
-            # Float32 is the widest encoding that any codec has, save for scales.
-            max_update_bytes=5 * ledger.server.master.size + ENVELOPE_BYTES,
+            max_update_bytes=max_update_bytes,
             max_total_bytes=settings.admission.max_assembly_bytes,
             timeout_s=settings.admission.assembly_timeout_s,
         )
@@ -58,8 +65,9 @@ class Intake:
         """Fill of the shell's inbox, 0 to 1."""
 
     def expire(self, now: float) -> None:
-        """Forget uploads that were given up."""
+        """Forget uploads that were given up, and devices that were quiet."""
         self._uploads.expire(now)
+        self._allowances.expire(now)
 
     def receive(self, device_id: str, received: Received, now: float, wall: float) -> list[Command]:
         """Return what one message on the device's update topic leads to."""
@@ -68,6 +76,9 @@ class Intake:
         except Refused as refused:
             return self._refuse(None, self._sender(device_id, received.payload), refused)
         self._fleet.received(record, len(received.payload))
+        unwelcome = self._unwelcome(record, len(received.payload), now)
+        if unwelcome is not None:
+            return self._turn_away(record, received, unwelcome, now)
         try:
             message = decode_up(received.payload)
         except ProtocolError as exc:
@@ -79,6 +90,21 @@ class Intake:
             return self._take(record, sender, message, len(received.payload), now)
         except Refused as refused:
             return self._refuse(record, sender, refused)
+
+    def _unwelcome(self, record: DeviceRecord, payload_bytes: int, now: float) -> Refused | None:
+        """Return why nothing of the device is looked at now, or None when it is welcome."""
+        if record.quarantined:
+            return Refused("retry", "quarantined", "an operator has to release this device", QUARANTINE_RETRY_S)
+        wait_s = self._allowances.spend(record.device_id, payload_bytes, now)
+        if wait_s > 0.0:
+            return Refused("retry", "too-many", "more messages or bytes than one device may send", wait_s)
+        return None
+
+    def _turn_away(self, record: DeviceRecord, received: Received, unwelcome: Refused, now: float) -> list[Command]:
+        if self._allowances.may_answer(record.device_id, now):
+            return self._refuse(record, self._sender(record.device_id, received.payload), unwelcome)
+        self._fleet.refused(record, unwelcome.status, unwelcome.code)
+        return []
 
     def put_off(self, device_id: str, received: Received, reason: str, next_after_s: float) -> list[Command]:
         """Return the receipt for a message that could not be stored: the device keeps its update."""
@@ -100,14 +126,17 @@ class Intake:
         self, record: DeviceRecord, sender: _Sender, update: ModelUpdate | SealedUpdate, update_bytes: int
     ) -> list[Command]:
         entry = self._ledger.admit(update, update_bytes, self._pace.retry_after_s())
-        self._fleet.accepted(record, entry.contribution.staleness, update_bytes)
+        self._fleet.accepted(record, entry, update_bytes)
         next_after_s = self._pace.next_after_s(self._fleet.online_estimate, self.load)
         return [Journal(entry), self._receipt(sender, "accepted", "", next_after_s)]
 
     def _add_chunk(self, record: DeviceRecord, sender: _Sender, chunk: UpdateChunk, now: float) -> list[Command]:
         if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):
             raise Refused("duplicate", "", "accepted before")
+        wanted = self._uploads.wants(sender.device_id, chunk)
         whole = self._uploads.add(sender.device_id, chunk, now)
+        if wanted:
+            self._allowances.refund(sender.device_id)
         if whole is None:
             return []
         try:
@@ -128,10 +157,18 @@ class Intake:
 
     def _refuse(self, record: DeviceRecord | None, sender: _Sender | None, refused: Refused) -> list[Command]:
         self._fleet.refused(record, refused.status, refused.code)
+        commands = self._blame(record, refused) if record is not None else []
         if sender is None:
-            return []  # nobody can be answered: the message does not say which update it is
+            return commands  # nobody can be answered: the message does not say which update it is
         reason = "" if refused.status == "duplicate" else str(refused)
-        return [self._receipt(sender, refused.status, reason, refused.next_after_s)]
+        return [*commands, self._receipt(sender, refused.status, reason, refused.next_after_s)]
+
+    def _blame(self, record: DeviceRecord, refused: Refused) -> list[Command]:
+        if refused.status != "rejected" or refused.code in FORGIVEN:
+            return []
+        if not self._fleet.blamed(record, self._quarantine_after, str(refused)):
+            return []
+        return [Log("warning", f"quarantine for device {record.device_id}: {record.quarantined}")]
 
     def _sender(self, device_id: str, payload: bytes) -> _Sender | None:
         identity = identity_of(payload)

@@ -12,6 +12,7 @@ import numpy as np
 
 from aggregator.admission import Gate, Refused
 from aggregator.buffer import Buffer, Contribution
+from aggregator.clipping import NormMedian
 from aggregator.commands import SaveAggregation
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
@@ -97,6 +98,8 @@ class Ledger:
             self._incarnations.setdefault(device_id, deque()).append(incarnation)
         self.metrics = restored.version.metrics or evaluate(vector_of(restored.version.parameters))
         """Of the current version, on the evaluation data."""
+        heard_last = sorted(restored.devices, key=lambda device: device.last_seen)
+        self._norms = NormMedian((d.device_id, d.last_norm) for d in heard_last if d.last_norm is not None)
         self.buffer = self._replayed(restored.journal)
         self._gate = self._made_gate()
 
@@ -133,7 +136,7 @@ class Ledger:
         if self.is_duplicate(received.device_id, received.incarnation, received.sequence):
             raise Refused("duplicate", "", "accepted before")
         update = self._gate.opened(received)
-        delta = self._gate.admit(update)
+        delta, norm = self._gate.admit(update)
         limit = self._settings.participation.contributions_per_version
         if self.buffer.of_device(update.device_id) >= limit:
             text = f"version {self.version.version + 1} has its {limit} of this device"
@@ -150,10 +153,12 @@ class Ledger:
             weight=update.num_examples * self._staleness_weight(staleness),
             update_bytes=update_bytes,
             metrics=update.metrics,
+            clip=self._norms.factor(norm, self._settings.admission.clip_factor),
         )
+        self._norms.note(update.device_id, norm)
         self.buffer.add(contribution, delta)
         self._remember(update.device_id, update.incarnation, update.sequence)
-        return JournalEntry(contribution=contribution, codec=update.codec, delta=update.delta)
+        return JournalEntry(contribution=contribution, codec=update.codec, delta=update.delta, norm=norm)
 
     def _remember(self, device_id: str, incarnation: str, sequence: int) -> None:
         if (device_id, incarnation) not in self.sequences:

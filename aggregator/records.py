@@ -26,6 +26,8 @@ class JournalEntry:
     contribution: Contribution
     codec: str
     delta: bytes
+    norm: float = 0.0
+    """Of the decoded delta, before clipping; not stored with the entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,12 @@ class DeviceRecord(Struct, kw_only=True):
     training_s: float | None = None
     holdout_accuracy: float | None = None
     last_staleness: int | None = None
+    last_norm: float | None = None
+    """Euclidean norm of its last accepted delta, before clipping."""
+    rejected_in_row: int = 0
+    """Updates refused since the last one that was accepted."""
+    quarantined: str = ""
+    """Why nothing of it is looked at; empty when it is not in quarantine."""
 
 
 class Counters(Struct, kw_only=True):
@@ -111,6 +119,7 @@ class Counters(Struct, kw_only=True):
     accepted: int = 0
     folded: int = 0
     set_aside: int = 0
+    clipped: int = 0
     duplicate: int = 0
     stale: int = 0
     rejected: int = 0

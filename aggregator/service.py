@@ -40,6 +40,7 @@ from aggregator.events import (
     DeviceCommandRequested,
     Event,
     MetricsDue,
+    QuarantineRequested,
     RollbackRequested,
     ScheduleDue,
     StatusRequested,
@@ -83,7 +84,7 @@ class Service:
         self._prepared = prepared
         self._store = store
         self._instance = secrets.token_hex(8)
-        self._inbox = Inbox()
+        self._inbox = Inbox(settings.admission.max_waiting_messages)
         self._begun = time.monotonic()
         self._exit: Exit | None = None
         self._stop_asked = threading.Event()
@@ -264,7 +265,7 @@ class Service:
         commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
         for event in events:
             match event:
-                case RollbackRequested() | DeviceCommandRequested():
+                case RollbackRequested() | DeviceCommandRequested() | QuarantineRequested():
                     commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
                 case StatusRequested() | StopRequested():
                     commands += self._core.handle(event, now, wall)  # nothing of theirs has to be stored

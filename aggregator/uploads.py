@@ -65,6 +65,13 @@ class Uploads:
             self._forget(device_id)
             raise Refused("retry", "bad-chunk", str(exc)) from exc
 
+    def wants(self, device_id: str, chunk: UpdateChunk) -> bool:
+        """Return whether this chunk brings the device's unfinished upload on."""
+        upload = self._by_device.get(device_id)
+        if upload is None or (upload.incarnation, upload.sequence) != (chunk.incarnation, chunk.sequence):
+            return False
+        return upload.assembly.blob == chunk.blob and upload.assembly.wants(chunk.index)
+
     def missing(self, device_id: str, incarnation: str, sequence: int) -> list[int]:
         """Return the chunk indices still wanted of this update; empty when nothing of it is here."""
         upload = self._by_device.get(device_id)

@@ -28,6 +28,7 @@ def one_size(devices: int, directory: Path) -> dict[str, float]:
             broker.port,
             {"kind": "softmax", "inputs": 99, "outputs": _OUTPUTS, "task": "classification"},
             {
+                "admission": {"messages_per_s": 0, "bytes_per_s": 0, "max_waiting_messages": 4096},
                 "participation": {"contributions_per_version": 1_000_000},
                 "aggregation": {"max_staleness": 1_000_000},
                 "schedule": {"goal": 200},

@@ -94,6 +94,7 @@ def intake(case: Case, directory: Path) -> tuple[Side, Side]:
 
 def _settings(codec: str) -> dict[str, dict[str, Any]]:
     return {
+        "admission": {"messages_per_s": 0, "bytes_per_s": 0, "max_waiting_messages": 4096},
         "participation": {"codec": codec, "contributions_per_version": 1_000_000},
         "aggregation": {"max_staleness": 1_000_000},
         "schedule": {"goal": _GOAL},

@@ -68,6 +68,9 @@ goal = 4                                # ... so many updates are buffered; 0: n
 
 # [admission]
 # max_update_norm = 1000.0              # longer updates are refused
+# clip_factor = 10.0                    # those longer than so many times the usual are shortened; 0: none
+# messages_per_s = 100.0                # of one device, in the long run; 0: no limit
+# quarantine_after = 20                 # so many refusals in a row, and a device has to be released; 0: never
 
 # [evaluation]
 # path = "evaluation.npz"               # arrays x (examples, features) and y; each version is measured on them

@@ -51,6 +51,10 @@ class Assembly:
             found.append(index)
         return found
 
+    def wants(self, index: int) -> bool:
+        """Return whether chunk ``index`` belongs to the blob and is not there yet."""
+        return 0 <= index < len(self._present) and not self._present[index]
+
     @property
     def complete(self) -> bool:
         """Whether every chunk is there."""

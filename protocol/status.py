@@ -49,6 +49,8 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     versions_withheld: int = 0
     devices_known: int = 0
     devices_online: int = 0
+    devices_quarantined: int = 0
+    """Nothing of them is looked at until an operator releases them."""
     updates_received: int = 0
     updates_accepted: int = 0
     updates_folded: int = 0
@@ -56,6 +58,8 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     updates_buffered: int = 0
     updates_set_aside: int = 0
     """Accepted, then taken out of the open buffer by a rollback."""
+    updates_clipped: int = 0
+    """Accepted, and shortened because they were far longer than those of most devices."""
     updates_duplicate: int = 0
     updates_stale: int = 0
     updates_rejected: int = 0

@@ -16,15 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aggregator.adapters.errors import StoreError, StoreRefused
 from aggregator.adapters.registry import NotKept
 from aggregator.commands import Reply
-from aggregator.events import DeviceCommandRequested, OperatorEvent, RollbackRequested, StatusRequested
+from aggregator.events import (
+    DeviceCommandRequested,
+    OperatorEvent,
+    QuarantineRequested,
+    RollbackRequested,
+    StatusRequested,
+)
 from protocol.fields import Identifier, Version
 from protocol.messages import CommandAction
 
@@ -62,7 +68,16 @@ class CommandRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     action: CommandAction
 
 
-Request: TypeAlias = StatusRequest | RollbackRequest | CommandRequest
+class QuarantineRequest(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="request", tag="quarantine"
+):
+    """Asks to look at nothing of a device, for this reason; without a reason, to release it."""
+
+    device: Identifier
+    reason: Annotated[str, Meta(max_length=300)] = ""
+
+
+Request: TypeAlias = StatusRequest | RollbackRequest | CommandRequest | QuarantineRequest
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -154,6 +169,8 @@ class Control:
                 return RollbackRequested(request_id=request_id, target=version, parameters=parameters)
             case CommandRequest(device=device, action=action):
                 return DeviceCommandRequested(request_id=request_id, device_id=device or "", action=action)
+            case QuarantineRequest(device=device, reason=reason):
+                return QuarantineRequested(request_id=request_id, device_id=device, reason=reason)
 
 
 def ask(directory: Path, request: Request) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 from aggregator.events import Event
@@ -20,8 +22,13 @@ BATCH_BYTES = 16 * 1024 * 1024
 class Inbox:
     """Many threads put, one takes. Only messages are ever refused; all other events are few, and matter."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = MAX_MESSAGES) -> None:
+        """Take at most ``max_waiting`` messages of one topic: who floods crowds out only himself."""
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._max_waiting = max_waiting
+        self._waiting: dict[str, int] = {}
+        """Messages by topic; an entry is gone when the last of them is taken."""
+        self._lock = threading.Lock()
         # Each is written by one thread only (the link's, the worker's), so no lock is needed; the difference of the
         # two may lag for a moment, on the safe side.
         self._bytes_in = 0
@@ -47,7 +54,7 @@ class Inbox:
         those before it, as MQTT demands. How many there can be is the broker's choice (Receive Maximum, 65,535).
         """
         if isinstance(event, Received):
-            if self.fill >= 1.0:
+            if self.fill >= 1.0 or not self._has_room(event.topic):
                 if not event.mid:
                     return False
                 self.dropped += 1
@@ -74,7 +81,26 @@ class Inbox:
         except queue.Empty:
             pass
         self._bytes_out += sum(map(_size, events))
+        self._make_room(event.topic for event in events if isinstance(event, Received))
         return events
+
+    def _has_room(self, topic: str) -> bool:
+        """Count a message in, if there is room for another of its topic."""
+        with self._lock:
+            waiting = self._waiting.get(topic, 0)
+            if waiting >= self._max_waiting:
+                return False
+            self._waiting[topic] = waiting + 1
+            return True
+
+    def _make_room(self, topics: Iterable[str]) -> None:
+        with self._lock:
+            for topic in topics:
+                waiting = self._waiting.get(topic, 0) - 1  # a hollow message was never counted in
+                if waiting > 0:
+                    self._waiting[topic] = waiting
+                else:
+                    self._waiting.pop(topic, None)
 
 
 def hollow(received: Received) -> Received:

@@ -11,15 +11,25 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from aggregator.adapters.control import ControlFailed, NotRunning, RollbackRequest, StatusRequest, ask
+from aggregator.adapters.control import (
+    ControlFailed,
+    NotRunning,
+    QuarantineRequest,
+    RollbackRequest,
+    StatusRequest,
+    ask,
+)
 from aggregator.adapters.opening import open_store
 from aggregator.adapters.preparing import Prepared
 from aggregator.adapters.registry import Registry, StoreStatus, open_registry
 from aggregator.commands import Reply, StoreCommand
 from aggregator.core import AggregatorCore
 from aggregator.downlink import vector_of
-from aggregator.events import RollbackRequested
+from aggregator.events import OperatorEvent, QuarantineRequested, RollbackRequested
 from models import build
+
+OFFLINE = "offline"
+"""Stands for the id of a request that nobody but ourselves waits for."""
 
 
 def status(state_dir: Path) -> tuple[StoreStatus, dict[str, Any] | None, str]:
@@ -48,6 +58,22 @@ def roll_back(prepared: Prepared, version: int) -> dict[str, Any]:
 def _roll_back_offline(prepared: Prepared, version: int) -> dict[str, Any]:
     with open_registry(prepared.state_dir) as registry:
         parameters = registry.parameters(version)
+    return _offline(prepared, RollbackRequested(request_id=OFFLINE, target=version, parameters=parameters))
+
+
+def quarantine(prepared: Prepared, device_id: str, reason: str) -> dict[str, Any]:
+    """Put a device into quarantine, or (``reason`` empty) release it; return what was done.
+
+    Raise ``ControlFailed`` when that cannot be, with the reason; ``StoreInUse``, ``StoreError``.
+    """
+    try:
+        return ask(prepared.state_dir, QuarantineRequest(device=device_id, reason=reason))
+    except NotRunning:
+        return _offline(prepared, QuarantineRequested(request_id=OFFLINE, device_id=device_id, reason=reason))
+
+
+def _offline(prepared: Prepared, event: OperatorEvent) -> dict[str, Any]:
+    """Do on the store what the aggregator would do, were it running."""
     store = open_store(prepared.state_dir, prepared.founding, prepared.settings.registry)
     try:
         core = AggregatorCore(
@@ -58,7 +84,6 @@ def _roll_back_offline(prepared: Prepared, version: int) -> dict[str, Any]:
             prepared.evaluate,
             keys=prepared.keys,
         )
-        event = RollbackRequested(request_id="offline", target=version, parameters=parameters)
         commands = [*core.handle(event, time.monotonic(), time.time()), *core.checkpoint()]
         store.apply([command for command in commands if isinstance(command, StoreCommand)])
     finally:

@@ -19,7 +19,8 @@ from protocol.messages import BlobRef, DeltaRef
 Row: TypeAlias = tuple[Any, ...]
 
 CONTRIBUTION_COLUMNS = (
-    "device, incarnation, sequence, base_version, staleness, num_examples, num_steps, weight, update_bytes, metrics"
+    "device, incarnation, sequence, base_version, staleness, num_examples, num_steps, weight, update_bytes, metrics,"
+    " clip"
 )
 JOURNAL_COLUMNS = f"{CONTRIBUTION_COLUMNS}, codec, delta, delta_file, delta_offset, delta_size, delta_sum"
 VERSION_COLUMNS = (
@@ -45,6 +46,7 @@ def contribution_row(contribution: Contribution) -> Row:
         contribution.weight,
         contribution.update_bytes,
         _encode_json(contribution.metrics),
+        contribution.clip,
     )
 
 
@@ -61,6 +63,7 @@ def contribution_of(row: Row) -> Contribution:
         weight=row[7],
         update_bytes=row[8],
         metrics=metrics_of(row[9]),
+        clip=row[10],
     )
 
 
@@ -75,16 +78,16 @@ def journal_row(entry: JournalEntry, place: Place | None) -> Row:
 
 def place_of(row: Row) -> Place | None:
     """Return where the delta of a row of ``JOURNAL_COLUMNS`` lies, None when it is in the row."""
-    if row[12] is None:
+    if row[13] is None:
         return None
-    return Place(file=row[12], offset=row[13], size=row[14], sum=row[15])
+    return Place(file=row[13], offset=row[14], size=row[15], sum=row[16])
 
 
 def journal_entry_of(row: Row, deltas: DeltaFiles) -> JournalEntry:
     """Return the entry in such values; raise ``StoreDamaged`` when its delta is not where it should be."""
     place = place_of(row)
-    delta = row[11] if place is None else deltas.read(place)
-    return JournalEntry(contribution=contribution_of(row), codec=row[10], delta=delta)
+    delta = row[12] if place is None else deltas.read(place)
+    return JournalEntry(contribution=contribution_of(row), codec=row[11], delta=delta)
 
 
 def aggregation_row(aggregation: Aggregation) -> Row:

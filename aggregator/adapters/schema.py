@@ -19,7 +19,7 @@ import sqlite3
 from pathlib import Path
 
 DATABASE_NAME = "aggregator.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x666D7161
 """``fmqa``: tells our file from any other SQLite database, before anything is read from it."""
 
@@ -45,7 +45,7 @@ CREATE TABLE journal (
     device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
     base_version INTEGER NOT NULL, staleness INTEGER NOT NULL,
     num_examples INTEGER NOT NULL, num_steps INTEGER NOT NULL,
-    weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL,
+    weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL, clip REAL NOT NULL DEFAULT 1.0,
     codec TEXT NOT NULL, delta BLOB NOT NULL,
     delta_file INTEGER, delta_offset INTEGER, delta_size INTEGER, delta_sum INTEGER
 );
@@ -69,7 +69,7 @@ CREATE TABLE lineage (
     device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
     base_version INTEGER NOT NULL, staleness INTEGER NOT NULL,
     num_examples INTEGER NOT NULL, num_steps INTEGER NOT NULL,
-    weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL,
+    weight REAL NOT NULL, update_bytes INTEGER NOT NULL, metrics TEXT NOT NULL, clip REAL NOT NULL DEFAULT 1.0,
     PRIMARY KEY (aggregation, position)
 ) WITHOUT ROWID;
 
@@ -95,6 +95,10 @@ UPGRADES = {
         "ALTER TABLE journal ADD COLUMN delta_offset INTEGER",
         "ALTER TABLE journal ADD COLUMN delta_size INTEGER",
         "ALTER TABLE journal ADD COLUMN delta_sum INTEGER",
+    ),
+    2: (
+        "ALTER TABLE journal ADD COLUMN clip REAL NOT NULL DEFAULT 1.0",
+        "ALTER TABLE lineage ADD COLUMN clip REAL NOT NULL DEFAULT 1.0",
     ),
 }
 """What leads from each older schema to the next one."""

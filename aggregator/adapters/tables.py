@@ -16,6 +16,8 @@ from aggregator.records import DeviceRecord
 MAX_METRICS = 3
 """So many metrics have columns of their own; all are in the JSON."""
 
+MAX_QUARANTINED = 5
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _PLAIN = 1000
 """Numbers below are written with all their digits before the point."""
@@ -82,6 +84,7 @@ def status_table(
             "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
             "reasons": refused,
             "versions": f"{counters.versions_published} published, {counters.versions_withheld} withheld",
+            **_quarantine_lines(stored.devices),
         },
         title=f"federation {stored.federation}",
     )
@@ -90,6 +93,15 @@ def status_table(
     more = len(devices) - len(shown)
     rest = Text(f"and {more:,} more: see --devices or --json", style="dim") if more else Text()
     return Group(parts, Text(), devices_table(shown, now), rest)
+
+
+def _quarantine_lines(devices: Sequence[DeviceRecord]) -> dict[str, str]:
+    held = [device for device in devices if device.quarantined]
+    if not held:
+        return {}
+    lines = [f"{device.device_id}: {device.quarantined}" for device in held[:MAX_QUARANTINED]]
+    more = [f"and {len(held) - MAX_QUARANTINED} more"] if len(held) > MAX_QUARANTINED else []
+    return {"quarantine": "\n".join([*lines, *more])}
 
 
 def devices_table(devices: Sequence[DeviceRecord], now: float) -> RenderableType:
@@ -101,7 +113,8 @@ def devices_table(devices: Sequence[DeviceRecord], now: float) -> RenderableType
         accuracy = "" if d.holdout_accuracy is None else f"{d.holdout_accuracy:.3f}"
         seen = _ago(now - d.last_seen) if d.last_seen else "never"
         refused = str(d.stale + d.rejected)
-        table.add_row(d.device_id, d.state, version, str(d.accepted), refused, _bytes(d.bytes_received), accuracy, seen)
+        state = "quarantined" if d.quarantined else d.state
+        table.add_row(d.device_id, state, version, str(d.accepted), refused, _bytes(d.bytes_received), accuracy, seen)
     return table
 
 

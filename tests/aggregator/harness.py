@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.commands import Command, Journal, Publish, SaveAggregation, SaveFleet, SaveIssued
-from aggregator.configuration import AggregatorSettings, AggregatorTable
+from aggregator.configuration import AdmissionTable, AggregatorSettings, AggregatorTable
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, Tick
 from aggregator.keyring import NO_KEYS, Keyring
@@ -51,6 +51,8 @@ def only(commands: list[Command], kind: type[C]) -> list[C]:
 def settings_with(**tables: Any) -> AggregatorSettings:
     tables.setdefault("participation", Participation(codec="f32", contributions_per_version=1000))
     tables.setdefault("model", dict(SPEC))
+    # Most tests are about other things than a device that sends a lot.
+    tables.setdefault("admission", AdmissionTable(messages_per_s=0.0, bytes_per_s=0.0, quarantine_after=0))
     training = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1}
     table = AggregatorTable(federation=FEDERATION, state_dir="unused")
     return AggregatorSettings(aggregator=table, training=training, **tables)

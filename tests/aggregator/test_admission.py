@@ -47,8 +47,9 @@ def spoiled(value: np.float32) -> np.ndarray[Any, np.dtype[np.float32]]:
 def test_a_good_delta_comes_back_as_it_was() -> None:
     delta = np.arange(SIZE, dtype=np.float32)
 
-    found = gate_of(BENCH).admit(BENCH.update(delta=delta, base_version=10))
+    found, norm = gate_of(BENCH).admit(BENCH.update(delta=delta, base_version=10))
 
+    assert norm == pytest.approx(np.linalg.norm(delta.astype(np.float64)))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, delta)
 
@@ -139,12 +140,13 @@ def test_another_epoch_comes_before_versions_that_mean_nothing_here() -> None:
 def test_whatever_the_bits_say_what_enters_is_finite_and_bounded(bits: list[int]) -> None:
     payload = np.array(bits, "<u4").tobytes()
     try:
-        delta = gate_of(BENCH).admit(BENCH.update(delta=payload, base_version=10))
+        delta, norm = gate_of(BENCH).admit(BENCH.update(delta=payload, base_version=10))
     except Refused as refused:
         assert refused.code in ("not-finite", "norm")  # noqa: PT017 - a refusal is one of two right answers
         return
     assert np.isfinite(delta).all()
-    assert np.linalg.norm(delta.astype(np.float64)) <= 100.0 * (1 + 1e-6)
+    assert norm <= 100.0
+    assert norm == pytest.approx(np.linalg.norm(delta.astype(np.float64)), rel=1e-5)
 
 
 @pytest.mark.parametrize("codec", ["f32", "f16", "int8"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -7,10 +9,15 @@ from aggregator.admission import Refused
 from aggregator.commands import Acknowledge, Log, SaveFleet
 from aggregator.configuration import AdmissionTable
 from aggregator.fleet import MAX_REFUSAL_CODES, Fleet
-from aggregator.records import Counters, DeviceRecord
+from aggregator.records import Counters, DeviceRecord, JournalEntry
 from protocol.link import Received
 from protocol.status import DeviceMetrics, DeviceState, WorkName, encode_status
 from tests.aggregator.harness import Bench, only, settings_with
+from tests.support.stores import contribution
+
+
+def entry(staleness: int) -> JournalEntry:
+    return JournalEntry(contribution=replace(contribution(), staleness=staleness), codec="f32", delta=b"", norm=2.5)
 
 
 def fleet_of(*records: DeviceRecord, limit: int = 100) -> Fleet:
@@ -63,7 +70,7 @@ def test_only_what_changed_is_stored_and_only_once() -> None:
     fleet = fleet_of(*(DeviceRecord(device_id=str(i)) for i in range(1000)))
     assert fleet.take_dirty() is None
 
-    fleet.accepted(fleet.seen("7", 1.0), 0, 100)
+    fleet.accepted(fleet.seen("7", 1.0), entry(0), 100)
     dirty = fleet.take_dirty()
 
     assert dirty is not None
@@ -74,7 +81,7 @@ def test_only_what_changed_is_stored_and_only_once() -> None:
 def test_staleness_has_a_bounded_histogram() -> None:
     fleet = fleet_of()
     for tau in (0, 0, 15, 16, 500, 10**9):
-        fleet.accepted(fleet.seen("a", 1.0), tau, 10)
+        fleet.accepted(fleet.seen("a", 1.0), entry(tau), 10)
 
     assert fleet.counters.staleness == {"0": 2, "15": 1, "16+": 3}
     assert fleet.devices["a"].last_staleness == 10**9

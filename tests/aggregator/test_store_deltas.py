@@ -190,8 +190,9 @@ def test_a_store_of_the_first_schema_goes_on(tmp_path: Path) -> None:
     before = store.restore()
     store.close()
     with closing(sqlite3.connect(tmp_path / "aggregator.sqlite")) as db:
-        for column in ("delta_file", "delta_offset", "delta_size", "delta_sum"):
+        for column in ("delta_file", "delta_offset", "delta_size", "delta_sum", "clip"):
             db.execute(f"ALTER TABLE journal DROP COLUMN {column}")
+        db.execute("ALTER TABLE lineage DROP COLUMN clip")
         db.execute("PRAGMA user_version = 1")
         db.commit()
 

@@ -110,7 +110,9 @@ def stranger(broker: EmbeddedBroker, federation: Federation, links: Links) -> St
 
 @pytest.fixture
 def federation(broker: EmbeddedBroker, tmp_path: Path) -> Any:
-    with Federation(tmp_path, broker.port, goal=0, interval_s=3600.0, codec="f32") as running:
+    # How many messages a device may send is another test's matter (test_flood.py).
+    more = "[admission]\nmessages_per_s = 0\nmax_waiting_messages = 4096\n"
+    with Federation(tmp_path, broker.port, goal=0, interval_s=3600.0, codec="f32", more=more) as running:
         yield running
 
 

@@ -59,6 +59,8 @@ class Federation:
     false_clock: bool = False
     cron: str = ""
     delta_codec: str = ""
+    more: str = ""
+    """Further tables of the aggregator's configuration."""
     host: str = "127.0.0.1"
     aggregator_within: Sequence[str] = ()
     agents_within: Sequence[str] = ()
@@ -165,7 +167,8 @@ delta_codec = "{self.delta_codec}"
 path = "{self.directory / "evaluation.npz"}"
 [metrics]
 interval_s = 0.5
-{self._security_toml()}"""
+{self._security_toml()}
+{self.more}"""
 
     def _agent_toml(self, name: str, data: Path, port: int, interval_s: float) -> str:
         return f"""
