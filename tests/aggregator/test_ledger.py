@@ -233,7 +233,7 @@ def test_a_manifest_never_exceeds_what_was_foreseen() -> None:
 
 def test_a_manifest_that_devices_would_refuse_is_an_error_at_the_start() -> None:
     settings = settings_with()
-    wordy: Any = Wordy(build(settings.model), 3000)
+    wordy: Any = Wordy(build(settings.model), 5000)
 
     with pytest.raises(ConfigurationError, match=r"manifest .* 4096 are allowed"):
         check_manifest_fits(settings, wordy)
