@@ -14,9 +14,12 @@ def next_number(known: int, wall: float) -> int:
     return max(int(wall * 1000), known + 1)
 
 
-def next_generation(known: int, wall: float) -> int:
-    """Return the number of an epoch that begins now; raise ``ValueError`` when the clock has not been set."""
-    if wall < EARLIEST_S:
+def next_generation(known: int, wall: float, *, signed: bool) -> int:
+    """Return the number of an epoch that begins now; raise ``ValueError`` when a clock that matters was never set.
+
+    It matters where manifests are ``signed``: elsewhere nobody holds the numbers against us.
+    """
+    if signed and wall < EARLIEST_S:
         raise ValueError(
             "this machine's clock says that it is before 2025. A new history of the model is numbered by the clock, "
             "and devices would refuse one that seems older than what they know: set the clock, then start again"

@@ -59,6 +59,8 @@ class Founding:
     go_on: Callable[[int, bytes], FirstVersion]
     """Makes the first version of a new epoch from the number and the parameters of the last one of the old."""
     clock: Callable[[], float] = time.time
+    signed: bool = False
+    """Whether devices hold the numbers of epochs against us."""
 
 
 def open_store(directory: Path, founding: Founding, limits: RegistryTable) -> Store:
@@ -178,7 +180,7 @@ def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None
 def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
     snapshot = read_snapshot(directory, founding.federation, founding.layout)
     try:
-        generation = next_generation(snapshot.generation if snapshot else 0, founding.clock())
+        generation = next_generation(snapshot.generation if snapshot else 0, founding.clock(), signed=founding.signed)
     except ValueError as exc:
         raise StoreError(f"{directory}: {exc}") from exc
     if snapshot is None:

@@ -49,6 +49,7 @@ class Prepared:
             spec=dict(self.model.spec),
             begin=lambda: first_version(self.settings, self.model, time.time()),
             go_on=self._go_on,
+            signed=self.keys.signer is not None,
         )
 
     def _go_on(self, version: int, parameters: bytes) -> FirstVersion:

@@ -230,7 +230,8 @@ def test_commands_are_signed_for_one_device_or_all_with_a_number_that_only_grows
 def test_numbers_are_the_clock_or_one_more_than_the_last() -> None:
     assert next_number(5, 2.0) == 2000
     assert next_number(5000, 2.0) == 5001
-    assert next_generation(0, EARLIEST_S) == EARLIEST_S * 1000
-    assert next_generation(EARLIEST_S * 2000, EARLIEST_S) == EARLIEST_S * 2000 + 1
+    assert next_generation(0, EARLIEST_S, signed=True) == EARLIEST_S * 1000
+    assert next_generation(EARLIEST_S * 2000, EARLIEST_S, signed=True) == EARLIEST_S * 2000 + 1
     with pytest.raises(ValueError, match="set the clock"):
-        next_generation(0, EARLIEST_S - 1)
+        next_generation(0, EARLIEST_S - 1, signed=True)
+    assert next_generation(7, 0.0, signed=False) == 8

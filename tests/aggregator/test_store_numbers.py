@@ -21,8 +21,8 @@ from tests.support.stores import founding, vector
 NOW = 1.8e9
 
 
-def restored(directory: Path, clock: float = NOW, issue: int | None = None) -> Restored:
-    store = open_store(directory, replace(founding(), clock=lambda: clock), RegistryTable())
+def restored(directory: Path, clock: float = NOW, issue: int | None = None, *, signed: bool = True) -> Restored:
+    store = open_store(directory, replace(founding(), clock=lambda: clock, signed=signed), RegistryTable())
     try:
         if issue is not None:
             store.apply([SaveIssued(issue)])
@@ -85,6 +85,10 @@ def test_a_clock_that_was_never_set_begins_no_epoch(tmp_path: Path) -> None:
         restored(tmp_path, clock=3600.0)
     assert restored(tmp_path).generation == int(NOW * 1000), "the refusal left a store behind"
     assert restored(tmp_path, clock=3600.0).version.version == 0, "an existing store works with any clock"
+
+
+def test_without_signatures_any_clock_will_do(tmp_path: Path) -> None:
+    assert restored(tmp_path, clock=3600.0, signed=False).generation == 3_600_000
 
 
 def test_a_store_from_before_there_were_numbers_gets_the_time_it_was_made(tmp_path: Path) -> None:
