@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "enroll":
         from device_agent.adapters.cli import enroll  # noqa: PLC0415 - as below
 
-        return enroll(options.bundle, options.to, data=options.data, replace=options.replace)
+        return enroll(options.bundle, options.to, data=options.data, owner=options.owner, replace=options.replace)
     try:
         settings = _settings(options)
         pins = _pins(settings) if options.command == "run" else ()
@@ -107,6 +107,7 @@ def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     enroll.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file ID.fedmq")
     enroll.add_argument("--to", type=Path, metavar="DIR", default=Path("/etc/fedmq"), help="where to; /etc/fedmq")
     enroll.add_argument("--data", metavar="FILE", help="the device's examples, .npz or .csv")
+    enroll.add_argument("--owner", metavar="USER", help="who runs the agent, and is to own its key")
     enroll.add_argument("--replace", action="store_true", help="even if this is another device so far")
 
 

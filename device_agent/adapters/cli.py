@@ -51,14 +51,14 @@ def outbox(settings: AgentSettings, *, as_json: bool) -> int:
     return 0
 
 
-def enroll(bundle: Path, folder: Path, *, data: str | None, replace: bool) -> int:
+def enroll(bundle: Path, folder: Path, *, data: str | None, owner: str | None, replace: bool) -> int:
     """Bring the bundle's identity into the folder, say what comes next; return the exit code."""
     # x509 is 10 MB that neither status nor outbox need.
     from device_agent.adapters import enrolment  # noqa: PLC0415
 
     try:
         identity = enrolment.read_bundle(bundle, enrolment.today())
-        done = enrolment.enroll(identity, enrolment.Wish(folder=folder, data=data, replace=replace))
+        done = enrolment.enroll(identity, enrolment.Wish(folder=folder, data=data, owner=owner, replace=replace))
     except enrolment.EnrolmentError as exc:
         return _fail(exc)
     _say(f"this is device {identity.name} of federation {identity.federation} now; its key is in {done.folder}")

@@ -8,6 +8,7 @@ the new one. The folder before stays, for an agent that is still running with it
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import shutil
 import tomllib
@@ -33,7 +34,7 @@ _TEMPORARY = ".fedmq-tmp-"
 
 
 class EnrolmentError(RuntimeError):
-    """Nothing was changed; the text says why, and what to do."""
+    """Nothing has changed; the text says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Wish:
     folder: Path
     data: str | None = None
     replace: bool = False
+    owner: str | None = None
+    """The user that runs the agent, and is to own the key."""
 
 
 def read_bundle(path: Path, now: datetime) -> bundles.Bundle:
@@ -80,7 +83,7 @@ def enroll(bundle: bundles.Bundle, wish: Wish) -> Enrolled:
         before = _text_at(target)
         keeps = before is not None and _keeps(target, before, bundle, wish)
         folder = wish.folder / f"{_FOLDER}{_serial(bundle)}"
-        _write_identity(folder, bundle)
+        _write_identity(folder, bundle, _owner_of(wish.owner))
         text = before if keeps and before is not None else bundle.files["configuration"]
         aside = _configuration_aside(target, text, wish, folder.name)
         if before is not None and not keeps:
@@ -156,17 +159,31 @@ def _remarks(target: Path, bundle: bundles.Bundle) -> list[str]:
 # -- files
 
 
-def _write_identity(folder: Path, bundle: bundles.Bundle) -> None:
+def _write_identity(folder: Path, bundle: bundles.Bundle, owner: tuple[int, int] | None) -> None:
     """Write the folder under another name, and rename it. One with the same certificate is as good, and stays."""
     if folder.exists():
+        if owner is not None:
+            os.chown(folder / bundles.FILE_NAMES["key"], *owner)
         return
     aside = folder.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
     aside.mkdir(mode=0o755)
     for part, name in bundles.FILE_NAMES.items():
         _write(aside / name, bundle.files[part].encode(), 0o600 if part == "key" else 0o644)
+    if owner is not None:
+        os.chown(aside / bundles.FILE_NAMES["key"], *owner)
     _sync(aside)
     aside.rename(folder)
     _sync(folder.parent)
+
+
+def _owner_of(user: str | None) -> tuple[int, int] | None:
+    if user is None:
+        return None
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError as exc:
+        raise EnrolmentError(f"there is no user {user} on this machine") from exc
+    return found.pw_uid, found.pw_gid
 
 
 def _configuration_aside(target: Path, text: str, wish: Wish, folder: str) -> Path:

@@ -147,9 +147,10 @@ def check(
 @provision_app.command(short_help="Put the files in place on this machine, as root.")
 def install(
     what: Annotated[Literal["broker", "aggregator"] | None, typer.Argument(metavar="[broker|aggregator]")] = None,
+    owner: Annotated[str, typer.Option(metavar="USER", help="Who runs the aggregator, and owns its files.")] = "",
     root: Root = ROOT,
     keystore: Keystore = KEYSTORE,
 ) -> None:
     """Put the files of broker and aggregator where Debian's Mosquitto and the aggregator look for them."""
     wanted = {what} if what else {"broker", "aggregator"}
-    run(lambda commands: commands.put_in_place(keystore, wanted, root))
+    run(lambda commands: commands.put_in_place(keystore, wanted, root, owner))

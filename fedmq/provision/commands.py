@@ -203,7 +203,7 @@ def check(folder: Path, connect: tuple[str, int] | None, *, repair: bool, as_jso
         found = [*checking.loose_folder(keystore.folder), *checking.all_findings(keystore, now())]
         if connect:
             found += broker_findings(keystore.holdings(), *connect)
-        devices = sum(one.current for one in keystore.index.certificates("device"))
+        devices = sum(one.current and one.revoked is None for one in keystore.index.certificates("device"))
     if as_json:
         _print_json({"findings": [{"what": one.what, "todo": one.todo} for one in found]})
     else:
@@ -211,9 +211,9 @@ def check(folder: Path, connect: tuple[str, int] | None, *, repair: bool, as_jso
     return EXIT_FOUND if found else 0
 
 
-def put_in_place(folder: Path, what: set[What], root: Path) -> None:
-    """Install the files of broker and aggregator on this machine."""
-    check_allowed(root, what)
+def put_in_place(folder: Path, what: set[What], root: Path, owner: str = "") -> None:
+    """Install the files of broker and aggregator on this machine; the aggregator's belong to ``owner``."""
+    check_allowed(root, what, owner)
     with writing(folder) as keystore:
         holdings = keystore.holdings()
     if "broker" in what:
@@ -224,7 +224,7 @@ def put_in_place(folder: Path, what: set[What], root: Path) -> None:
             reload = "sudo systemctl daemon-reload && sudo systemctl restart mosquitto"
             say(f"  {reload}" if done.restart else "  sudo systemctl reload mosquitto")
     if "aggregator" in what:
-        written = install_aggregator(holdings, root).written
+        written = install_aggregator(holdings, root, owner).written
         _tell_written("aggregator", written)
         if written:
             say("next:")
@@ -236,7 +236,7 @@ def put_in_place(folder: Path, what: set[What], root: Path) -> None:
 
 def say(text: str) -> None:
     """Print a line as it is: nothing in it is markup, and paths are not broken."""
-    console().print(text, highlight=False, markup=False, soft_wrap=True)
+    console().print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def console() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 from dataclasses import dataclass
@@ -38,20 +37,19 @@ class Installed:
     """Mosquitto has to be restarted; otherwise a reload suffices."""
 
 
-def check_allowed(root: Path, what: set[What]) -> None:
+def check_allowed(root: Path, what: set[What], owner: str = "") -> None:
     """Raise ``KeystoreError``, before anything is done, when this user or this machine cannot take the files."""
     if root != Path("/"):
         return
     if os.geteuid() != 0:
         raise KeystoreError("installing writes to /etc, and that takes root: run this command with sudo")
-    if "broker" in what:
-        try:
-            pwd.getpwnam(BROKER_USER)
-        except KeyError as exc:
-            raise KeystoreError(
-                "there is no user mosquitto on this machine: apt install mosquitto first, or copy the folder broker/ "
-                "to the broker's machine"
-            ) from exc
+    if "broker" in what and _owner(root, BROKER_USER) is None:
+        raise KeystoreError(
+            "there is no user mosquitto on this machine: apt install mosquitto first, or copy broker/ to the "
+            "broker's machine"
+        )
+    if owner and _owner(root, owner) is None:
+        raise KeystoreError(f"there is no user {owner} on this machine")
 
 
 def install_broker(holdings: Holdings, root: Path) -> Installed:
@@ -68,10 +66,18 @@ def install_broker(holdings: Holdings, root: Path) -> Installed:
     return Installed((*written, *elsewhere), restart=bool(elsewhere))
 
 
-def install_aggregator(holdings: Holdings, root: Path) -> Installed:
-    """Put the aggregator's files in place; of an aggregator.toml that is there only its block of identity changes."""
+def install_aggregator(holdings: Holdings, root: Path, user: str = "") -> Installed:
+    """Put the aggregator's files in place; of an aggregator.toml that is there only its block of identity changes.
+
+    They belong to ``user``; to the owner that the folder has, if none is named.
+    """
     folder = root / AGGREGATOR_AT
-    owner = _owner(root, AGGREGATOR_USER)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    owner = _owner(root, user) if user else None
+    if owner is not None:
+        os.chown(folder, *owner)
+    elif _owner(root, AGGREGATOR_USER) and folder.stat().st_uid == 0:
+        owner = _owner(root, AGGREGATOR_USER)
     written = update(folder, aggregator_files(holdings), owner)
     if update_configuration(folder / CONFIGURATION, holdings, state_dir=AGGREGATOR_STATE):
         written.append(folder / CONFIGURATION)
@@ -94,9 +100,10 @@ def _owner(root: Path, user: str) -> tuple[int, int] | None:
     if root != Path("/"):
         return None
     try:
-        return pwd.getpwnam(user).pw_uid, grp.getgrnam(user).gr_gid
+        found = pwd.getpwnam(user)
     except KeyError:
         return None
+    return found.pw_uid, found.pw_gid
 
 
 def _read(path: Path) -> bytes | None:

@@ -149,7 +149,7 @@ def update(folder: Path, wanted: Mapping[str, Content], owner: files.Owner | Non
         path = folder / name
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         files.sweep(path.parent)
-        if _differs(path, content):
+        if _differs(path, content, owner):
             files.write_whole(path, content.data, files.SECRET if content.secret else files.PUBLIC, owner)
             written.append(path)
     return written
@@ -242,11 +242,12 @@ def _opened(folder: Path) -> Index:
     )
 
 
-def _differs(path: Path, content: Content) -> bool:
+def _differs(path: Path, content: Content, owner: files.Owner | None) -> bool:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        loose = content.secret and mode & (stat.S_IRWXG | stat.S_IRWXO)
-        return bool(loose) or path.read_bytes() != content.data
+        status = path.stat()
+        loose = content.secret and status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        foreign = owner is not None and (status.st_uid, status.st_gid) != owner
+        return bool(loose) or foreign or path.read_bytes() != content.data
     except OSError:
         return True
 

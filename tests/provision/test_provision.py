@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from fedmq.provision import files
 from fedmq.provision.keystore import locked
 from protocol.adapters.key_files import read_opener, read_signer
 from protocol.adapters.pins import read_pins
@@ -245,3 +248,35 @@ def test_install_puts_the_files_where_they_belong(desk: Desk, tmp_path: Path) ->
     assert "# mine\n" in text
     assert len(list(configuration.parent.glob("signing-*.key"))) == 2
     assert all(path.name in text for path in configuration.parent.glob("signing-*"))
+
+
+def test_install_refuses_who_is_not_root_before_anything_is_done(desk: Desk, tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if os.getuid() == 0:
+                os.setuid(pwd.getpwnam("nobody").pw_uid)
+            said = Desk(desk.folder)("install", exits=1)
+            new = Desk(tmp_path / "new")("init", "plant", "--broker", "localhost", "--install", exits=1)
+            status = int(not ("sudo" in said and "sudo" in new))
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_that_look_like_smileys_are_printed_as_they_are(desk: Desk) -> None:
+    assert "monitor:office: " in desk("monitor", "office")
+
+
+def test_thousands_are_one_step_of_the_disk_each(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+
+    files.write_many([(folder / str(number), b"x" * number) for number in range(600)])
+
+    assert {path.stat().st_size for path in folder.iterdir()} == set(range(600))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
