@@ -59,9 +59,13 @@ def device_metrics(
     outbox: tuple[int, int],
     traffic: tuple[int, int, int],
     uptime_s: float,
+    private: bool = False,
 ) -> DeviceMetrics:
-    """Return the published figures; ``outbox`` is (updates, bytes), ``traffic`` (bytes sent, received, reconnects)."""
-    counters, last = durable.counters, durable.last
+    """Return the published figures; ``outbox`` is (updates, bytes), ``traffic`` (bytes sent, received, reconnects).
+
+    ``private``: leave out what is sealed in updates, for these figures are for everybody on the broker.
+    """
+    counters, last = durable.counters, LastTraining() if private else durable.last
     return DeviceMetrics(
         device_id=device_id,
         version=version,
@@ -78,11 +82,11 @@ def device_metrics(
         refusals=counters.refusals,
         outbox_updates=outbox[0],
         outbox_bytes=outbox[1],
-        update_bytes=last.update_bytes,
+        update_bytes=durable.last.update_bytes,
         bytes_sent=traffic[0],
         bytes_received=traffic[1],
         reconnects=traffic[2],
-        training_s=last.training_s,
+        training_s=durable.last.training_s,
         num_examples=last.num_examples,
         train_loss=last.train_loss,
         holdout_accuracy_before=last.before.get("accuracy"),

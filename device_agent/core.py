@@ -338,4 +338,5 @@ class DeviceCore:
             outbox=(len(parts.report.entries), parts.report.total_bytes),
             traffic=(self._sent, self._received, max(0, self._connections - 1)),
             uptime_s=now - self._started_at,
+            private=held.sealing is not None if held else parts.trust.pinned,
         )

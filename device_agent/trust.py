@@ -69,6 +69,11 @@ class Trust:
         return self._ledger.state.trust
 
     @property
+    def pinned(self) -> bool:
+        """Whether only what is signed is believed."""
+        return self._trusted is not None
+
+    @property
     def knows_nothing(self) -> bool:
         """Whether keys are pinned, and no manifest was believed under them yet."""
         return self._trusted is not None and self._trusted.mark == (0, 0, 0)

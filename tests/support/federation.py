@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,9 @@ class Federation:
     aggregator_within: Sequence[str] = ()
     agents_within: Sequence[str] = ()
     """What to put before the commands, so that they run in another network (``tests.support.kernel_network``)."""
+    aggregator_keys: Mapping[str, Any] = field(default_factory=dict)
+    agent_keys: Mapping[str, Any] = field(default_factory=dict)
+    """What the tables ``[security]`` say of keys."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -134,8 +137,11 @@ class Federation:
 
     # -- what files say ------------------------------------------------------------------------------------------
 
-    def _security_toml(self) -> str:
-        return "" if self.host == "127.0.0.1" else "[security]\ninsecure = true\n"
+    def _security_toml(self, keys: Mapping[str, Any]) -> str:
+        lines = [f"{name} = {json.dumps(value)}" for name, value in keys.items()]
+        if self.host != "127.0.0.1":
+            lines.append("insecure = true")
+        return "\n".join(["[security]", *lines, ""]) if lines else ""
 
     def _aggregator_toml(self, name: str) -> str:
         model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.model.items())
@@ -167,7 +173,7 @@ delta_codec = "{self.delta_codec}"
 path = "{self.directory / "evaluation.npz"}"
 [metrics]
 interval_s = 0.5
-{self._security_toml()}
+{self._security_toml(self.aggregator_keys)}
 {self.more}"""
 
     def _agent_toml(self, name: str, data: Path, port: int, interval_s: float) -> str:
@@ -191,7 +197,7 @@ receipt_timeout_s = 1.0
 resend_max_s = 4.0
 [metrics]
 interval_s = 0.5
-{self._security_toml()}"""
+{self._security_toml(self.agent_keys)}"""
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text()
