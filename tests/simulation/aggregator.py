@@ -14,6 +14,7 @@ from aggregator import commands as do
 from aggregator.configuration import AggregatorSettings
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, MetricsDue, ScheduleDue, StoreFailed, Tick
+from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Aggregation, JournalEntry, Restored, VersionRecord
 from models import build
 from protocol.link import LinkEvent, LinkUp
@@ -47,7 +48,9 @@ class Store:
 
     def __init__(self, settings: AggregatorSettings) -> None:
         version, server, shelf = first_version(settings, build(settings.model), created=0.0)
-        self.restored = Restored(epoch="e" * 16, store_id="5" * 16, version=version, server=server, shelf=shelf)
+        self.restored = Restored(
+            epoch="e" * 16, store_id="5" * 16, version=version, server=server, shelf=shelf, generation=1, issued=1
+        )
         self.versions: list[VersionRecord] = [version]
         self.aggregations: list[Aggregation] = []
         self.journalled = 0
@@ -92,7 +95,8 @@ class Store:
 class AggregatorProcess:
     """Starts, is killed, starts again on the same store."""
 
-    def __init__(self, world: World, broker: Broker, settings: AggregatorSettings) -> None:
+    def __init__(self, world: World, broker: Broker, settings: AggregatorSettings, keys: Keyring = NO_KEYS) -> None:
+        self.keys = keys
         self.world, self.broker, self.settings = world, broker, settings
         self.model = build(settings.model)
         self.store = Store(settings)
@@ -116,7 +120,9 @@ class AggregatorProcess:
             self._repeat(ScheduleDue(), self.settings.schedule.interval_s)
 
     def _core(self, instance: str) -> AggregatorCore:
-        return AggregatorCore(self.settings, self.model, self.store.restored, instance, lambda _vector: NO_DATA)
+        return AggregatorCore(
+            self.settings, self.model, self.store.restored, instance, lambda _vector: NO_DATA, keys=self.keys
+        )
 
     def _repeat(self, event: Event, interval_s: float) -> None:
         start = self.starts

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from aggregator.keyring import NO_KEYS, Keyring
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.adapters.patching import PatchError, patched
 from device_agent.core import DeviceCore
 from device_agent.records import OutboxRow, RestoredState
+from device_agent.sealing import sealed
 from device_agent.settings import AgentSettings
 from protocol import tensors
 from protocol.chunks import digest_of
 from protocol.link import LinkEvent
-from protocol.messages import Manifest, ModelUpdate, decode_update
+from protocol.messages import Manifest, ModelUpdate, SealedUpdate, decode_update
 from tests.simulation.broker import Broker, Link
 from tests.simulation.world import Alarm, World
 
@@ -49,7 +51,17 @@ class Disk:
 class DeviceProcess:
     """Starts, is killed, starts again on the same disk."""
 
-    def __init__(self, world: World, broker: Broker, settings: AgentSettings, size: int, training_s: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        broker: Broker,
+        settings: AgentSettings,
+        size: int,
+        training_s: float,
+        *,
+        keys: Keyring = NO_KEYS,
+    ) -> None:
+        self.keys = keys
         self.world, self.broker, self.settings = world, broker, settings
         self.size, self.training_s = size, training_s
         self.disk = Disk(f"{world.rng.getrandbits(64):016x}")
@@ -71,7 +83,8 @@ class DeviceProcess:
         self.alive = True
         boot = f"{self.world.rng.getrandbits(64):016x}"
         chance = random.Random(self.world.rng.getrandbits(32))
-        self.core = DeviceCore(self.settings, self.disk.restore(), boot=boot, rng=chance)
+        pins = tuple(self.keys.signing_keys[:1])
+        self.core = DeviceCore(self.settings, self.disk.restore(), boot=boot, rng=chance, pins=pins)
         self.link: Link | None = None
         self.take(ev.Started())
 
@@ -156,6 +169,9 @@ class DeviceProcess:
 
     def _as_made(self, payload: bytes) -> ModelUpdate:
         update = decode_update(payload)
+        if self.keys.opener:
+            assert isinstance(update, SealedUpdate)
+            return self.keys.opener.open(update)
         assert isinstance(update, ModelUpdate)
         return update
 
@@ -172,7 +188,7 @@ class DeviceProcess:
 
         def finish() -> None:
             if self.alive and start == self.starts:
-                self.take(done)
+                self.take(sealed(done, command, self.name))
 
         self.world.after(self.training_s * self.world.rng.uniform(0.5, 1.5), finish)
 

@@ -18,6 +18,7 @@ from aggregator.configuration import (
     ScheduleTable,
 )
 from aggregator.downlink import vector_of
+from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Aggregation
 from device_agent.settings import AgentSettings, DataSettings, DeviceSettings, OutboxSettings
 from models import build
@@ -61,15 +62,17 @@ class Fleet:
         devices: int = 5,
         schedule: ScheduleTable | None = None,
         delta_codec: Literal["", "int8"] = "",
+        *,
+        keys: Keyring = NO_KEYS,
     ) -> None:
         self.world = World(seed, weather)
         self.broker = Broker(self.world)
         table = settings_of_aggregator(schedule or ScheduleTable(goal=3, interval_s=10.0), delta_codec)
-        self.aggregator = AggregatorProcess(self.world, self.broker, table)
+        self.aggregator = AggregatorProcess(self.world, self.broker, table, keys)
         size = build(SPEC).layout.size
         # Speeds differ by a factor of about 30.
         self.devices = [
-            DeviceProcess(self.world, self.broker, settings_of_device(f"device-{i}"), size, 0.3 * 2.0**i)
+            DeviceProcess(self.world, self.broker, settings_of_device(f"device-{i}"), size, 0.3 * 2.0**i, keys=keys)
             for i in range(devices)
         ]
         if weather.cut_every_s:
