@@ -144,7 +144,7 @@ class Control:
             request: Request = msgspec.json.decode(_line(connection), type=Request)
             event = self._event(request)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as exc:
-            return Answer(error=f"not a request: {exc}")
+            return Answer(error=f"not a request: {exc}"[:400])
         except (NotKept, StoreError, StoreRefused) as exc:
             return Answer(error=str(exc))
         waiting: queue.SimpleQueue[Reply] = queue.SimpleQueue()

@@ -16,11 +16,13 @@ from aggregator.adapters.control import CommandRequest, RollbackRequest, StatusR
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 from device_agent.adapters.model_cache import ModelCache
 from fedmq.examples import AGENT_TOML, AGGREGATOR_TOML
-from protocol import tensors
+from protocol import bundles, tensors
+from protocol.adapters.key_files import new_sealing_key, new_signing_key
+from protocol.adapters.packets import puback, publish_head
 from protocol.adapters.pins import federation_json
 from protocol.chunks import digest_of
 from protocol.messages import encode
-from protocol.signing import Signer
+from protocol.sealing import seal
 from protocol.status import (
     AggregatorClaim,
     AggregatorMetrics,
@@ -32,7 +34,7 @@ from protocol.status import (
 from protocol.topics import Topics
 from tests.aggregator import harness as bench
 from tests.device_agent import harness as device
-from tests.fuzz.targets import CORPUS, VALUES
+from tests.fuzz.targets import CORPUS, OPENER, SIGNER, VALUES
 from tests.protocol import samples
 
 
@@ -50,6 +52,7 @@ def _seeds() -> Iterator[tuple[str, str, bytes]]:
     yield from _vectors()
     yield from _texts()
     yield from _files()
+    yield from _secured()
 
 
 def _messages() -> Iterator[tuple[str, str, bytes]]:
@@ -66,7 +69,6 @@ def _messages() -> Iterator[tuple[str, str, bytes]]:
     yield "manifest", "device", encode(device.manifest(1, data=b"x" * 400))
     yield "content", "sample", encode(samples.CONTENT)
     yield "signed", "sample", encode(samples.SIGNED)
-    yield "signed", "real", Signer([b"p" * 32]).sign("manifest", encode(samples.MANIFEST))
     yield "receipt", "sample", encode(samples.RECEIPT)
     yield "receipt", "device", encode(device.receipt(1, "retry", reason="later", next_after_s=2.0))
     yield "command", "sample", encode(samples.COMMAND)
@@ -129,6 +131,25 @@ def _files() -> Iterator[tuple[str, str, bytes]]:
         )
         write_snapshot(Path(folder), snapshot)
         yield "snapshot", "sample", (Path(folder) / SNAPSHOT_NAME).read_bytes()
+
+
+def _secured() -> Iterator[tuple[str, str, bytes]]:
+    yield "signed", "manifest", SIGNER.sign("manifest", encode(samples.MANIFEST))
+    yield "signed", "device", SIGNER.sign("manifest", encode(device.manifest(1)))
+    yield "signed", "command", SIGNER.sign("command", encode(samples.COMMAND))
+    yield "sealed", "opens", encode(seal(samples.UPDATE, OPENER.sealing))
+    yield "signing-key", "sample", new_signing_key()
+    yield "sealing-key", "x25519", new_sealing_key("x25519")
+    yield "sealing-key", "hybrid", new_sealing_key("mlkem768-x25519")
+    yield "bundle", "sample", bundles.encode(_bundle())
+    yield "packet", "publish", publish_head(b"a/b", 9, mid=7, retain=True, five=True) + b"x" * 9
+    yield "packet", "old", publish_head(b"a/b", 0, mid=0, retain=False, five=False)
+    yield "packet", "puback", puback(7)
+
+
+def _bundle() -> bundles.Bundle:
+    files: dict[bundles.FileName, str] = {name: f"{name}\n" for name in bundles.WANTED}
+    return bundles.Bundle(role="device", name="press-07", federation="demo", host="localhost", port=8883, files=files)
 
 
 if __name__ == "__main__":

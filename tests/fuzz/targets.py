@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from aggregator.adapters.control import Request
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, read_snapshot
@@ -18,15 +19,17 @@ from aggregator.configuration import AggregatorSettings
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.settings import AgentSettings
 from models import PlanError, SpecError, TrainingPlan, build
-from protocol import messages, tensors
+from protocol import bundles, messages, tensors
+from protocol.adapters import packets
 from protocol.adapters.configuration import ConfigurationError, load
+from protocol.adapters.key_files import read_opener, read_signer
 from protocol.adapters.pins import read_pins
 from protocol.chunks import Assembly
 from protocol.errors import ProtocolError
 from protocol.link import Received
-from protocol.messages import SealedUpdate, UpdateChunk
+from protocol.messages import UpdateChunk
 from protocol.sealing import Opener
-from protocol.signing import key_id, verified_body
+from protocol.signing import Signer, key_id, verified_body
 from protocol.status import (
     AggregatorClaim,
     AggregatorMetrics,
@@ -69,26 +72,6 @@ def _manifest(payload: bytes) -> None:
     manifest = messages.decode_manifest(payload)
     build(manifest.model)
     TrainingPlan.from_data(manifest.training)
-
-
-def _signed(payload: bytes) -> None:
-    verified_body(payload, "manifest", [b"k" * 32])
-
-
-_OPENER = Opener([("x25519", b"s" * 32)])
-
-
-def _sealed(payload: bytes) -> None:
-    message = messages.decode_up(payload)
-    if isinstance(message, SealedUpdate):
-        _OPENER.open(msgspec.structs.replace(message, key=key_id(_OPENER.sealing.key)))
-
-
-def _pins(payload: bytes) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(payload)
-        file.flush()
-        read_pins(file.name, "demo")
 
 
 def _status(kind: Any) -> Callable[[bytes], object]:
@@ -147,16 +130,63 @@ def _agent(payload: bytes) -> None:
 
 _BENCH = Bench()
 
+SIGNER = Signer([bytes(range(32))])
+OPENER = Opener([("x25519", bytes(range(32))), ("mlkem768-x25519", bytes(range(96)))])
+"""Keys that everybody may know."""
+
+
+def _sealed(payload: bytes) -> None:
+    message = messages.decode_up(payload)
+    if isinstance(message, messages.SealedUpdate):
+        OPENER.open(structs.replace(message, key=key_id(OPENER.sealing.key)))
+
+
+def _signed(payload: bytes) -> None:
+    messages.decode_manifest(verified_body(payload, "manifest", SIGNER.public_keys))
+
+
+def _file(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    def read_from(payload: bytes) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(payload)
+            file.flush()
+            read(file.name)
+
+    return read_from
+
+
+def _pinning_agent(payload: bytes) -> None:
+    """A device that pins keys follows nothing that these have not signed."""
+    driver = Driver(pins=SIGNER.public_keys)
+    driver.start()
+    for topic in (DEVICE_TOPICS.current_model, DEVICE_TOPICS.command(DEVICE)):
+        driver.give(Received(topic=topic, payload=payload))
+
+
+def _packet(payload: bytes) -> None:
+    """What a broker may send: found in the stream, then read as what it says it is."""
+    found = packets.body_of(payload, 0)
+    if found is not None and found[1] <= len(payload):
+        for five in (False, True):
+            packets.read_publish(payload[0], payload, *found, five=five)
+        packets.read_puback(payload[found[0] : found[1]])
+
+
 TARGETS: dict[str, Target] = {
     "update": Target(_update),
     "whole-update": Target(messages.decode_update, corpus="update"),
     "identity": Target(messages.identity_of, (), "update"),
     "manifest": Target(_manifest, (ProtocolError, SpecError, PlanError)),
-    "signed": Target(_signed),
     "content": Target(messages.decode_content),
-    "sealed": Target(_sealed, corpus="update"),
-    "federation-json": Target(_pins, (ConfigurationError,)),
     "receipt": Target(messages.decode_receipt),
+    "sealed": Target(_sealed),
+    "signed": Target(_signed),
+    "bundle": Target(bundles.decode),
+    "federation-json": Target(_file(lambda name: read_pins(name, "demo")), (ConfigurationError,)),
+    "signing-key": Target(_file(lambda name: read_signer([name])), (ConfigurationError,)),
+    "sealing-key": Target(_file(lambda name: read_opener([name])), (ConfigurationError,)),
+    "packet": Target(_packet, (packets.MalformedPacketError,)),
+    "pinning-agent-core": Target(_pinning_agent, (), "*"),
     "command": Target(messages.decode_command),
     "aggregator-state": Target(_status(AggregatorState)),
     "aggregator-claim": Target(_status(AggregatorClaim)),
@@ -171,7 +201,7 @@ TARGETS: dict[str, Target] = {
     "aggregator-toml": Target(_configuration(AggregatorSettings), (ConfigurationError,), most_words=200_000),
     "model-file": Target(lambda payload: read_model(io.BytesIO(payload)), (CacheError,), most_words=800),
     "snapshot": Target(_snapshot, ()),
-    "request": Target(_REQUEST.decode, (msgspec.DecodeError, RecursionError, UnicodeDecodeError)),
+    "request": Target(_REQUEST.decode, (msgspec.DecodeError, RecursionError, UnicodeDecodeError), most_words=100_000),
     "aggregator-core": Target(_aggregator, (), "*"),
     "agent-core": Target(_agent, (), "*"),
 }
