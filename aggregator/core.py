@@ -158,7 +158,7 @@ class AggregatorCore:
             case LinkUp():
                 return self._linked(now)
             case LinkDown():
-                return self._unlinked()
+                return self._unlinked(event, now)
             case Subscribed():
                 return [Log("error", f"the broker refuses topic {topic}") for topic in event.refused]
 
@@ -205,12 +205,11 @@ class AggregatorCore:
             if origin.kind == "update":
                 commands = self._intake.receive(origin.device_id, received, now, wall)
                 return [*commands, *self._close(now, wall)] if self.ledger.goal_reached else commands
-            note(self.fleet, origin, received, wall)
+            return note(self.fleet, origin, received, wall)
         except ProtocolError as exc:
             return self._dropped(Refused("rejected", "malformed", str(exc)))
         except Refused as exc:
             return self._dropped(exc)
-        return []
 
     def _dropped(self, refused: Refused) -> list[Command]:
         self.fleet.refused(None, refused.status, refused.code)
@@ -274,11 +273,12 @@ class AggregatorCore:
         commands = self._presence.linked(now)
         return [*commands, *self._take_part()] if self._presence.active else commands
 
-    def _unlinked(self) -> list[Command]:
+    def _unlinked(self, event: LinkDown, now: float) -> list[Command]:
         self._link_up = False
         self._announcer.link_lost()
         self._presence.link_lost()
-        return []  # the link itself tells the log
+        # The link itself tells the log.
+        return self._presence.taken_over(now) if event.kind == "taken-over" else []
 
     def _take_part(self) -> list[Command]:
         topics = [self.topics.all_updates, self.topics.all_device_states, self.topics.all_device_metrics]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from aggregator.admission import Refused
+from aggregator.identities import Identities
 from aggregator.records import Counters, DeviceRecord, JournalEntry
 from protocol.messages import ReceiptStatus
 from protocol.status import DeviceMetrics, DeviceState
@@ -31,6 +32,7 @@ class Fleet:
         self._max_devices = max_devices
         self._dirty: set[str] = set()
         self._counters_dirty = False
+        self.identities = Identities()
         self.online_estimate = 0
         """Devices that are there, or asleep."""
         self.refresh()

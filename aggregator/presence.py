@@ -8,10 +8,17 @@ from aggregator.claim import Claim
 from aggregator.commands import Command, Exit, Publish, Subscribe
 from protocol.errors import ProtocolError
 from protocol.link import Received
+from protocol.retries import Contention
 from protocol.status import AggregatorClaim, AggregatorState, decode_status, encode_status
 from protocol.topics import Topics
 
 EXIT_NOT_ALONE = 3
+
+TAKEOVER_WAIT_S = 1.0
+"""The first wait after somebody took our identity: well below ``ANNOUNCED_WAIT_S``, in which we have to be back."""
+MAX_TAKEOVERS = 20
+"""With waits that grow to 16 s that is minutes: a tool that somebody tries with our certificate ends no service."""
+_LOOK = "look for a second aggregator, or a tool that was given this one's certificate, and stop it"
 
 MAX_HELD = 20_000
 """Messages kept while it is not yet clear that we are alone: more than any broker keeps in flight."""
@@ -25,6 +32,7 @@ class Presence:
         self._instance = instance
         self._store = store
         self._claim = Claim(store)
+        self._contention = Contention(TAKEOVER_WAIT_S)
         self._held: list[Received] = []
 
     @property
@@ -58,6 +66,17 @@ class Presence:
         """Forget what waits: the broker delivers it again."""
         self._claim.link_lost()
         self._held.clear()
+
+    def taken_over(self, now: float) -> list[Command]:
+        """Return what to do now that somebody came to the broker with our identity, and threw us off."""
+        if not self.active:
+            # Whoever was there before us came back. Two that start together: the second one stays.
+            return [Exit(code=EXIT_NOT_ALONE, reason=f"another program uses our identity at the broker; {_LOOK}")]
+        # Another aggregator finds that out by our retained state, and so do we by its own. This is for other programs.
+        if self._contention.taken_over(now) >= MAX_TAKEOVERS:
+            reason = f"another program came {MAX_TAKEOVERS} times with our identity at the broker; {_LOOK}"
+            return [Exit(code=EXIT_NOT_ALONE, reason=reason)]
+        return []
 
     def tick(self, now: float) -> bool:
         """Return whether it has just become clear that we are alone."""

@@ -48,6 +48,7 @@ from aggregator.events import (
     StoreFailed,
     Tick,
 )
+from aggregator.presence import TAKEOVER_WAIT_S
 from aggregator.records import Restored
 from protocol.adapters.mqtt import MqttLink
 from protocol.link import LinkDown, LinkUp, Published, Received
@@ -116,6 +117,7 @@ class Service:
             will=self._core.will,
             clean_session=False,
             manual_ack=True,
+            takeover_wait_s=min(TAKEOVER_WAIT_S, settings.broker.takeover_wait_s),
         )
         log.info(
             f"federation {federation}: version {restored.version.version}, {len(restored.journal)} updates buffered"

@@ -116,6 +116,7 @@ class Status:
             accuracy=self._ledger.metrics.get("accuracy"),
             loss=self._ledger.metrics.get("loss"),
             buffer_goal=self._goal or None,
+            identity_conflicts=self._fleet.identities.conflicts,
             messages_dropped=self.figures.messages_dropped,
             broker_messages_dropped=self._broker_dropped,
             store_bytes=self.figures.store_bytes,

@@ -46,7 +46,7 @@ RULES = (
     Rule(topic="command/+", own="command/%u", device="read", aggregator="write", bridge="read"),
     Rule(topic="command/all", device="read"),  # the line above covers it for the others
     Rule(
-        topic="device/+/state", own="device/%u/state", device="write", aggregator="read", monitor="read",
+        topic="device/+/state", own="device/%u/state", device="readwrite", aggregator="read", monitor="read",
         bridge="write",
     ),
     Rule(

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.composing import device_metrics
+from device_agent.double import EXIT_TWICE, OTHER_SPEAKS, Double
 from device_agent.downstream import Downstream
 from device_agent.faults import Faults
 from device_agent.gate import Chunk, Gate, Message
@@ -63,7 +64,8 @@ class DeviceCore:
         self._awake_until: float | None = None
         self._wake_at: float | None = None
         self._stop_at: float | None = None
-        self._stop_reason = ""
+        self._stop_reason, self._exit_code = "", 0
+        self._double = Double(self.will.topic, boot, settings.broker.takeover_wait_s)
         self._look_at: float | None = None
         self._sent = self._received = self._connections = 0
         self._faults = Faults(self._parts)
@@ -153,12 +155,17 @@ class DeviceCore:
         self._down.link_up(now)
         self._parts.report.link_up()
         self._parts.announce.link_up(now)
-        return [do.Subscribe(topics=self._gate.subscriptions())]
+        return [do.Subscribe(topics=(*self._gate.subscriptions(), *self._double.subscriptions))]
 
-    def _on_link_down(self, _event: LinkDown, _now: float) -> list[Command]:
+    def _on_link_down(self, event: LinkDown, now: float) -> list[Command]:
         self._link = advance(LINK, self._link, LinkStep.LOST)
         self._disconnected()
-        return []
+        return self._give_up(event.reason, now) if self._double.lost(event.kind, now) else []
+
+    def _give_up(self, reason: str, now: float) -> list[Command]:
+        self._exit_code = EXIT_TWICE
+        told = do.Log(level="error", message="giving up: another agent has this identity", fields={"reason": reason})
+        return [told, *self._on_stop(ev.StopRequested(reason=reason), now)]
 
     def _on_subscribed(self, event: Subscribed, _now: float) -> list[Command]:
         if not event.refused:
@@ -169,6 +176,8 @@ class DeviceCore:
         self._received += len(event.payload)
         if self._phase is not Phase.AWAKE:
             return []
+        if event.topic == self.will.topic:
+            return self._give_up(OTHER_SPEAKS, now) if self._double.hear(event.payload, now) else []
         try:
             return self._on_message(self._gate.read(event), now, retained=event.retain)
         except ProtocolError as exc:
@@ -261,7 +270,7 @@ class DeviceCore:
             commands += self._parts.announce.state_at_once(self._state(self._stop_reason), now)
         if self._link is not Link.CLOSED:
             commands.append(do.Disconnect())
-        return [*commands, do.Exit()]
+        return [*commands, do.Exit(code=self._exit_code)]
 
     def _sleepy(self, now: float) -> bool:
         if self._awake_until is None or now < self._awake_until:

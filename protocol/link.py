@@ -106,8 +106,8 @@ DownKind: TypeAlias = Literal[
 ]
 """Why there is no connection, for programs: broken off (``lost``); we stopped; name or address not to be reached; no
 answer in time; the broker said no; its certificate is not to be trusted; it is not valid yet, so our clock is slow; the
-broker does not take our certificate; no TLS can be agreed on; another client came with our identity, for sure or (MQTT
-3.1.1 does not say so) by all appearances; our files are not usable; a fault of ours."""
+broker does not take our certificate; no TLS can be agreed on; another client came with our identity, for sure or (many
+brokers do not say so) by all appearances; our files are not usable; a fault of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

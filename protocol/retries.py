@@ -54,7 +54,8 @@ class Retries:
     def lost(self, kind: DownKind, now: float, *, silently: bool) -> DownKind:
         """Note the end of a connection or attempt; return its kind, which may be graver than it seemed.
 
-        ``silently``: the broker closed it in good order without giving a reason, and could not have given one.
+        ``silently``: the broker closed it in good order without giving a reason. MQTT 3.1.1 has no words for one, and
+        Mosquitto 2.0 has none for a takeover.
         """
         up_since, self._up_since = self._up_since, None
         self.settled = up_since is not None and self._backoff.lasted(now - up_since)
@@ -63,11 +64,13 @@ class Retries:
             self._cut_at_once = self._cut_at_once + 1 if at_once else 0
         # An attempt that failed says that the broker itself was away: no takeover.
         self._soon_closed = self._soon_closed + 1 if silently and up_since is not None and not self.settled else 0
-        if kind == "lost" and self._soon_closed >= SUSPICIOUS_AFTER:
+        peace = self._taken_at is None or now - self._taken_at >= self._quiet_s
+        # The other one waits too: from the first suspicion on, connections that last a while are no proof of innocence.
+        if kind == "lost" and (self._soon_closed >= SUSPICIOUS_AFTER or (silently and not peace)):
             kind = "perhaps-taken-over"
         self._taken = kind in {"taken-over", "perhaps-taken-over"}
         if self._taken:
-            if self._taken_at is not None and now - self._taken_at >= self._quiet_s:
+            if peace:
                 self._takeover.reset()
             self._taken_at = now
         return kind
@@ -85,16 +88,15 @@ def peace_s(takeover_wait_s: float) -> float:
 class Contention:
     """Counts takeovers, so that of two clients with one identity one gives up."""
 
-    def __init__(self, limit: int, takeover_wait_s: float) -> None:
-        self._limit = limit
+    def __init__(self, takeover_wait_s: float) -> None:
         self._peace_s = peace_s(takeover_wait_s)
         self._last_at: float | None = None
         self._count = 0
 
-    def taken_over(self, now: float) -> bool:
-        """Note a takeover; return whether it is one too many."""
+    def taken_over(self, now: float) -> int:
+        """Note a takeover; return how many there were since there was peace."""
         if self._last_at is not None and now - self._last_at >= self._peace_s:
             self._count = 0
         self._last_at = now
         self._count += 1
-        return self._count >= self._limit
+        return self._count

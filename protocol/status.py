@@ -76,6 +76,8 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     """Of the current version on the evaluation data, where there are any and the task is a classification."""
     loss: float | None = None
     buffer_goal: int | None = None
+    identity_conflicts: int = 0
+    """Turns that two agents with one identity took, as their boot ids show; since the aggregator started."""
     messages_dropped: int = 0
     """Dropped by the aggregator itself because its inbox was full."""
     broker_messages_dropped: int | None = None

@@ -290,8 +290,7 @@ class MqttLink:
         for job in self._outgoing.close():
             self.settled(job, loss.reason)
         was_up, self._up_since = self._up_since is not None, None
-        silently = loss.closed and self._negotiation.version == "3.1.1"
-        kind = self._retries.lost(loss.kind, self._loop.now(), silently=silently)
+        kind = self._retries.lost(loss.kind, self._loop.now(), silently=loss.closed)
         reason = loss.reason if kind != "perhaps-taken-over" else perhaps_taken_over(self._client_id)
         if self._retries.settled:
             self._repeats.over()

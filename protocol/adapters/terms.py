@@ -65,7 +65,7 @@ class Loss:
     oversized: bool = False
     """The broker sent more than we take; in a stored session it will do so again."""
     closed: bool = False
-    """The broker ended it in good order and without a word: with MQTT 3.1.1 that is all one hears of a takeover."""
+    """The broker ended it in good order and without a word: often that is all one hears of a takeover."""
     fault: Exception | None = None
     """The exception, when it was a fault of this program (or bytes that paho choked on)."""
 

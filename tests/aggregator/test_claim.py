@@ -12,7 +12,7 @@ from aggregator.claim import ANNOUNCED_WAIT_S, MAX_LOST, QUIET_WAIT_S, Claim
 from aggregator.commands import Acknowledge, Command, Exit, Publish, Subscribe
 from aggregator.core import AggregatorCore
 from aggregator.events import Event, StopRequested, Tick
-from aggregator.presence import EXIT_NOT_ALONE
+from aggregator.presence import EXIT_NOT_ALONE, MAX_TAKEOVERS
 from models import build
 from protocol.link import LinkDown, LinkUp, Received
 from protocol.status import AggregatorClaim, AggregatorState, decode_status, encode_status
@@ -417,3 +417,22 @@ def test_a_left_over_state_ends_nobody_however_often_the_line_breaks() -> None:
     broker.wait(6.0)
     assert broker.ended == []
     assert broker.cores["1"].active
+
+
+TAKEN = LinkDown(reason="another client came", kind="taken-over")
+
+
+def test_thrown_off_while_asking_it_ends_for_whoever_was_there_came_back() -> None:
+    core = started()
+    (end,) = only(core.handle(TAKEN, 0.1, 0.0), Exit)
+    assert end.code == EXIT_NOT_ALONE
+    assert "another program uses our identity" in end.reason
+
+
+def test_thrown_off_while_active_it_comes_back_but_not_for_ever() -> None:
+    bench = Bench()
+    for _ in range(MAX_TAKEOVERS - 1):
+        assert bench.handle(TAKEN) == []
+        bench.handle(UP)
+    (end,) = only(bench.handle(TAKEN), Exit)
+    assert end.code == EXIT_NOT_ALONE

@@ -49,6 +49,7 @@ def test_figures_are_json_with_the_documented_names() -> None:
         "version": 1,
         "versions_published": 1,
         "versions_withheld": 0,
+        "identity_conflicts": 0,
         "devices_known": 2,
         "devices_online": 1,
         "devices_quarantined": 0,

@@ -26,7 +26,7 @@ TABLE = {
     "blob": ("aggregator", "aggregator bridge device other"),
     "update": ("device bridge", "aggregator"),
     "receipt": ("aggregator", "device bridge"),
-    "device_state": ("device bridge", "aggregator monitor"),
+    "device_state": ("device bridge", "aggregator monitor device"),
     "device_metrics": ("device bridge", "aggregator monitor"),
     "command": ("aggregator", "device bridge"),
     "command_all": ("aggregator", "aggregator bridge device other"),

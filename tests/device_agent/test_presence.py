@@ -6,8 +6,11 @@ import json
 
 from device_agent import commands as do
 from device_agent import events as ev
+from device_agent.double import EXIT_TWICE, MAX_TAKEOVERS
 from device_agent.settings import MetricsSettings, SleepSettings
 from protocol.link import LinkDown, LinkUp, Subscribed
+from protocol.retries import peace_s
+from protocol.status import DeviceState, WorkName, encode_status
 from tests.device_agent.harness import STATE, TOPICS, Driver, manifest, model_bytes, settings
 
 SLEEPER = settings(sleep=SleepSettings(awake_s=10.0, asleep_s=100.0))
@@ -194,3 +197,69 @@ def test_refused_subscriptions_are_told_once() -> None:
     refused = Subscribed(topics=(TOPICS.current_model,), refused=(TOPICS.current_model,))
     assert len(driver.all(do.Log, driver.give(refused))) == 1
     assert driver.all(do.Log, driver.give(refused)) == []
+
+
+TAKEN = LinkDown(reason="another client came", kind="taken-over")
+
+
+def test_an_agent_whose_identity_is_used_twice_gives_up_in_the_end() -> None:
+    driver = Driver()
+    driver.start()
+    for _ in range(MAX_TAKEOVERS - 1):
+        assert driver.give(TAKEN) == []
+        driver.connect()
+    commands = driver.give(TAKEN)
+    assert commands[-2:] == [do.Disconnect(), do.Exit(code=EXIT_TWICE)]
+    assert [command.message for command in commands if isinstance(command, do.Log)] == [
+        "giving up: another agent has this identity"
+    ]
+    assert driver.core.stopped
+
+
+def test_takeovers_with_hours_of_peace_between_them_end_nothing() -> None:
+    driver = Driver()
+    driver.start()
+    for _ in range(3 * MAX_TAKEOVERS):
+        assert driver.give(TAKEN) == []
+        driver.now += peace_s(driver.config.broker.takeover_wait_s)
+        driver.connect()
+
+
+def state_of(boot: str, state: WorkName = "idle") -> bytes:
+    return encode_status(DeviceState(device_id="press-07", state=state, boot=boot))
+
+
+def test_a_silent_broker_is_found_out_by_what_stands_on_the_own_topic() -> None:
+    driver = Driver()
+    driver.start()
+    topic = driver.core.will.topic
+    driver.give(LinkDown(reason="closed again", kind="perhaps-taken-over"))
+    (listening,) = (command for command in driver.connect() if isinstance(command, do.Subscribe))
+    assert topic in listening.topics
+    assert driver.receive(topic, state_of("a" * 16), retain=True) == []  # perhaps of our own past
+    for _ in range(MAX_TAKEOVERS):
+        assert not driver.core.stopped
+        driver.receive(topic, state_of("b" * 16))  # ourselves
+        driver.receive(topic, b"garbage")
+        driver.receive(topic, state_of("a" * 16, "lost"))
+        driver.receive(topic, state_of("a" * 16))
+    assert driver.commands[-1] == do.Exit(code=EXIT_TWICE)
+
+
+def test_of_two_the_one_with_the_smaller_boot_id_is_more_patient() -> None:
+    driver = Driver()
+    driver.start()
+    for _ in range(2 * MAX_TAKEOVERS):
+        assert not driver.core.stopped
+        driver.receive(driver.core.will.topic, state_of("b" * 16))
+        driver.receive(driver.core.will.topic, state_of("c" * 16))
+    assert driver.core.stopped
+
+
+def test_suspicion_alone_ends_nothing() -> None:
+    driver = Driver()
+    driver.start()
+    for _ in range(10 * MAX_TAKEOVERS):
+        driver.give(LinkDown(reason="closed again", kind="perhaps-taken-over"))
+        driver.connect()
+    assert not driver.core.stopped

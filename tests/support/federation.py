@@ -61,6 +61,7 @@ class Federation:
     delta_codec: str = ""
     more: str = ""
     """Further tables of the aggregator's configuration."""
+    takeover_wait_s: float = 60.0
     host: str = "127.0.0.1"
     aggregator_within: Sequence[str] = ()
     agents_within: Sequence[str] = ()
@@ -188,6 +189,7 @@ port = {port}
 keepalive_s = {self.keepalive_s}
 reconnect_min_s = 0.05
 reconnect_max_s = 0.5
+takeover_wait_s = {self.takeover_wait_s}
 [data]
 path = "{data}"
 [training]
