@@ -134,7 +134,7 @@ def _private_key(block: bytes, what: str) -> object:
         raise ConfigurationError(f"{what} is encrypted, and nobody is here to be asked for its password") from exc
     except UnsupportedAlgorithm as exc:
         raise ConfigurationError(f"{what} the installed cryptography package does not know this kind of key") from exc
-    except ValueError as exc:
+    except Exception as exc:  # OpenSSL's own faults come as other types than ValueError
         raise ConfigurationError(f"{what} no private key in PEM (PKCS#8)") from exc
 
 
@@ -142,7 +142,7 @@ def _public_signing_key(pem: bytes, what: str) -> bytes:
     fault = f"{what} not the PEM of an Ed25519 public key (it must be the public half: the private one stays away)"
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except Exception as exc:  # as above
         raise ConfigurationError(fault) from exc
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigurationError(fault)
