@@ -176,7 +176,12 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     security: SecurityTable = SecurityTable()
 
     def __post_init__(self) -> None:
-        self.broker.check_exposure(insecure=self.security.insecure)
+        security = self.security
+        self.broker.check_exposure(
+            insecure=security.insecure,
+            missing="" if security.signing_keys else "signing_keys",
+            keys="fedmq provision makes them",
+        )
 
     def warnings(self) -> list[str]:
         """Return what is allowed, and still may not be what was meant."""

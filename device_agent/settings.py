@@ -99,7 +99,12 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     security: SecuritySettings = SecuritySettings()
 
     def __post_init__(self) -> None:
-        self.broker.check_exposure(insecure=self.security.insecure)
+        security = self.security
+        self.broker.check_exposure(
+            insecure=security.insecure,
+            missing="" if security.federation_keys else "federation_keys",
+            keys="Enrol this device with a bundle, or name its federation.json there",
+        )
 
 
 MAX_MODEL_BYTES = MAX_UPDATE_BYTES // 4

@@ -57,13 +57,25 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tls: TlsSettings | None = None
     """None: everything is sent in the clear. Fine on the loopback interface only."""
 
-    def check_exposure(self, *, insecure: bool) -> None:
-        """Raise ``ValueError`` when this would talk in the clear over a network, unless ``insecure`` allows it."""
-        if self.tls is None and not insecure and not is_loopback(self.host):
+    def check_exposure(self, *, insecure: bool, keys: str = "", missing: str = "") -> None:
+        """Raise ``ValueError`` when this would talk in the clear over a network, unless ``insecure`` allows it.
+
+        Also when ``missing`` names a setting of keys without which a broker on another machine would be believed all
+        that it says; ``keys`` says how to get them.
+        """
+        if insecure or is_loopback(self.host):
+            return
+        if self.tls is None:
             raise ValueError(
                 f"broker.host is {self.host!r}, which is not this machine, and there is no table [broker.tls]: anybody "
                 "on the way could read and change everything. Write [broker.tls] with ca, certificate and key; or, "
                 "where the whole network may be trusted, insecure = true in [security]"
+            )
+        if missing:
+            raise ValueError(
+                f"broker.host is {self.host!r}, which is not this machine, and security.{missing} is not set: whoever "
+                f"has that broker could make up models and commands. {keys}; or, where the broker may be trusted with "
+                "everything, insecure = true in [security]"
             )
 
 

@@ -77,7 +77,7 @@ def test_a_broker_elsewhere_without_tls_is_refused_with_the_cure(
 @pytest.mark.parametrize(
     "broker",
     [
-        '[broker]\nhost = "broker.example.com"\n[broker.tls]\nca = "ca.pem"\n',
+        '[broker]\nhost = "broker.example.com"\n[broker.tls]\nca = "ca.pem"\n[security]\nKEYS\n',
         '[broker]\nhost = "broker.example.com"\n[security]\ninsecure = true\n',
         '[broker]\nhost = "127.0.0.1"\n',
         "",
@@ -87,8 +87,18 @@ def test_a_broker_elsewhere_without_tls_is_refused_with_the_cure(
 def test_what_is_safe_or_allowed_is_taken(
     file: Path, kind: type[AgentSettings | AggregatorSettings], rest: str, broker: str
 ) -> None:
-    file.write_text(rest + broker)
+    keys = 'federation_keys = "f.json"' if kind is AgentSettings else 'signing_keys = ["s.key"]'
+    file.write_text(rest + broker.replace("KEYS", keys))
     load(file, kind)
+
+
+@BOTH
+def test_tls_without_the_federations_keys_is_refused_on_a_network(
+    file: Path, kind: type[AgentSettings | AggregatorSettings], rest: str
+) -> None:
+    file.write_text(rest + '[broker]\nhost = "broker.example.com"\n[broker.tls]\nca = "ca.pem"\n')
+    with pytest.raises(ConfigurationError, match=r"security.(federation|signing)_keys is not set: .*make up"):
+        load(file, kind)
 
 
 @pytest.mark.parametrize("half", ['certificate = "a.pem"', 'key = "a.key"'])
