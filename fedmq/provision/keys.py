@@ -38,8 +38,11 @@ def public_pem(key: FederationKey) -> bytes:
 
 
 def federation_json(federation: str, signing: Sequence[FederationKey]) -> bytes:
-    """Return what devices pin: the federation's name, and the public keys that sign now and next."""
-    pinned = [key for place in ("current", "next") if (key := key_at(signing, place)) is not None]
+    """Return what devices pin: the federation's name, and the public keys that sign now, next, and still.
+
+    Still: an aggregator that has not been started again since a rotation signs with the key before alone.
+    """
+    pinned = [key for place in ("current", "next", "previous") if (key := key_at(signing, place)) is not None]
     return pins.federation_json(federation, [key.public for key in pinned])
 
 

@@ -119,6 +119,9 @@ class Keystore:
             (self.folder / folder).mkdir(mode=0o700, exist_ok=True)
             for path in (self.folder / folder).glob(f"{files.TEMPORARY}*"):
                 self._recover_bundle(path)
+        for subject in self.index.revoked_subjects():
+            if subject.role in BUNDLE_FOLDERS:
+                self.bundle_path(subject).unlink(missing_ok=True)
 
     def _recover_bundle(self, path: Path) -> None:
         try:

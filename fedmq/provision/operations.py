@@ -187,11 +187,8 @@ def _issue_kept(keystore: Keystore, wanted: dict[Subject, tuple[str, ...]], now:
 
 def revoke(keystore: Keystore, subjects: Iterable[Subject], now: int) -> list[Certificate]:
     """Revoke all certificates of the bearers, and remove their bundles; return what was revoked just now."""
-    found = [one for subject in subjects for one in _all_of(keystore, subject)]
-    fresh = _revoke(keystore, found, now)
-    for one in found:
-        if one.subject.role in ("device", "monitor"):
-            keystore.bundle_path(one.subject).unlink(missing_ok=True)
+    fresh = _revoke(keystore, [one for subject in subjects for one in _all_of(keystore, subject)], now)
+    keystore.recover()
     return fresh
 
 

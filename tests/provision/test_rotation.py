@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from cryptography import x509
@@ -36,7 +37,11 @@ def test_a_revoked_device_is_on_the_list_and_stays_there(desk: Desk) -> None:
     assert "revoked" in said
     assert "was revoked already" in again
     assert revoked_serials(desk) == {serial(first)}
-    assert not (desk.folder / "bundles" / "press-01.fedmq").exists()
+    path = desk.folder / "bundles" / "press-01.fedmq"
+    assert not path.exists()
+    path.write_bytes(b"put back, or left by a killed command")
+    desk("check", "--repair")
+    assert not path.exists()
     assert desk.certificates("press-01")[0]["state"] == "revoked"
     assert desk.certificates("press-02")[0]["state"] == "valid"
     assert "--again" in desk("device", "press-01", exits=1)
@@ -121,6 +126,8 @@ def test_the_signing_key_moves_up_and_both_sign_meanwhile(desk: Desk) -> None:
     assert second["signing_keys"][1:] == first["signing_keys"]
     assert second["signing_keys"][0] == first["standby_signing_key"][0].replace(".pub", ".key")
     assert second["standby_signing_key"] != first["standby_signing_key"]
+    desk("device", "press-01")
+    assert len(json.loads(desk.bundle("press-01").files["federation"])["signing_keys"]) == 3
     signer = read_signer([str(folder / name) for name in second["signing_keys"]])
     assert signer is not None
     assert len(signer.public_keys) == 2
