@@ -186,10 +186,8 @@ class DeviceCore:
     def _on_message(self, message: Message | None, now: float, *, retained: bool) -> list[Command]:
         match message:
             case Manifest():
-                return [
-                    *self._parts.trust.believe(message),
-                    *self._down.manifest(message, now, retained=retained),
-                ]
+                noted = self._parts.trust.believe(message)
+                return [*noted, *self._down.manifest(message, now, retained=retained)]
             case Receipt():
                 return [*self._up.receipt(message, now), *self._down.hint(message, now)]
             case DeviceCommand():
