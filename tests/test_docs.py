@@ -381,3 +381,14 @@ def anchors(text: str) -> set[str]:
             number += 1
         found.add(anchor)
     return found
+
+
+# -- SECURITY.md ---------------------------------------------------------------------------------------------------
+
+
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 20
+    for file, test in named:
+        text = (ROOT / file).read_text()
+        assert not test or f"def {test}(" in text, f"{file}::{test}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
@@ -105,7 +105,7 @@ def _check_identity(path: Path, bundle: bundles.Bundle, now: datetime) -> None:
         ca = x509.load_pem_x509_certificate(bundle.files["ca"].encode())
         key = serialization.load_pem_private_key(bundle.files["key"].encode(), password=None)
         certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, InternalError, UnsupportedAlgorithm):
         raise EnrolmentError(f"{path}: its certificates do not fit together; have a new bundle made") from None
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if [name.value for name in names] != [bundle.name]:

@@ -55,7 +55,7 @@ def test_what_a_fleet_has_written_adds_up(folder: Path) -> None:
 
 def test_an_update_that_was_folded_again_is_found(folder: Path) -> None:
     again = "INSERT INTO lineage SELECT aggregation, position + 1000, device, incarnation, sequence, base_version,"
-    again += " staleness, num_examples, num_steps, weight, update_bytes, metrics FROM lineage LIMIT 1"
+    again += " staleness, num_examples, num_steps, weight, update_bytes, metrics, clip FROM lineage LIMIT 1"
     tamper(folder / "aggregator" / "aggregator.sqlite", again)
 
     assert any("counted 2 times" in fault for fault in verdict_on(folder).faults)
