@@ -114,6 +114,11 @@ def accepted(state_dir: Path) -> list[int]:
         return sorted(sequence for _, _, sequence in registry.accepted())
 
 
+def accepted_of(state_dir: Path, device_id: str) -> set[int]:
+    with open_registry(state_dir) as registry:
+        return {sequence for device, _, sequence in registry.accepted() if device == device_id}
+
+
 def versions(state_dir: Path) -> list[int]:
     with open_registry(state_dir) as registry:
         return [line.version for line in registry.versions()]
@@ -324,30 +329,34 @@ def test_killed_with_much_under_way(broker: EmbeddedBroker, links: Links, tmp_pa
     config = write_config(tmp_path, broker.port, goal=50)
     # Some 48 KB each, so that a few are enough to lie beside the database.
     config.write_text(config.read_text().replace("inputs = 4", "inputs = 3999"))
-    peer = links(broker.port)
-    device = HandDevice(peer)
+    peers = [links(broker.port, f"tester-{number}") for number in range(4)]
+    devices = [HandDevice(peer, f"press-{number}") for number, peer in enumerate(peers)]
     chance = random.Random(3)
-    sent = 0
     process = spawn(config, tmp_path / "log")
-    manifest = device.manifest()
-    for _ in range(3):
-        first = sent + 1
-        for sent in range(first, first + 80):
-            device.send(manifest, sent)
-        device.receipt(chance.randint(first, sent - 10))
+    manifest = devices[0].manifest()
+    rounds, each = 3, 20  # fewer of one device than the inbox takes
+    for first in range(1, rounds * each, each):
+        for sequence in range(first, first + each):
+            for device in devices:
+                device.send(manifest, sequence)
+        devices[0].receipt(chance.randint(first, first + each - 3))
         process.kill()
         process.wait()
-        said = {receipt.sequence for receipt in receipts(peer) if receipt.status == "accepted"}
-        assert said <= set(accepted(tmp_path / "state"))
+        for device, peer in zip(devices, peers, strict=True):
+            said = {receipt.sequence for receipt in receipts(peer) if receipt.status == "accepted"}
+            assert said <= accepted_of(tmp_path / "state", device.device_id)
         process = spawn(config, tmp_path / "log")
 
-    answered = {receipt.sequence for receipt in receipts(peer)}
-    for sequence in range(1, sent + 1):  # as a device does that has heard nothing
-        if sequence not in answered:
-            device.send(manifest, sequence)
-            assert device.receipt(sequence).status in {"accepted", "duplicate"}
+    for device, peer in zip(devices, peers, strict=True):
+        answered = {receipt.sequence for receipt in receipts(peer)}
+        for sequence in range(1, rounds * each + 1):  # as a device does that has heard nothing
+            if sequence not in answered:
+                device.send(manifest, sequence)
+                assert device.receipt(sequence).status in {"accepted", "duplicate"}
     process.kill()
     process.wait()
-    assert accepted(tmp_path / "state") == list(range(1, sent + 1))
-    assert versions(tmp_path / "state") == list(range(1 + sent // 50))
+    for device in devices:
+        assert accepted_of(tmp_path / "state", device.device_id) == set(range(1, rounds * each + 1))
+    assert len(accepted(tmp_path / "state")) == len(devices) * rounds * each
+    assert versions(tmp_path / "state") == list(range(1 + len(devices) * rounds * each // 50))
     assert "Traceback" not in (tmp_path / "log").read_text()
