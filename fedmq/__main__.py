@@ -51,6 +51,7 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
     seconds: Annotated[float, typer.Option(metavar="S", min=1, max=86400, help="So long they learn.")] = 45.0,
     broker: Annotated[str, typer.Option(metavar="BROKER", help=BROKER_HELP)] = "auto",
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave state, logs and settings here.")] = None,
+    secure: Annotated[bool, typer.Option("--secure", help="With certificates, signed models, sealed updates.")] = False,
     chaos: Annotated[bool, typer.Option("--chaos", help="Kill processes all the time; prove nothing is lost.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the chaos: the same one strikes the same way.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, progress on stderr.")] = False,
@@ -64,7 +65,7 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
     from fedmq.display import display_for  # noqa: PLC0415 - see above
     from fedmq.outcome import as_panel, as_values, where_next  # noqa: PLC0415 - see above
 
-    options = Options(devices=devices, seconds=seconds, broker=wanted, keep=keep, chaos=chaos, seed=seed)
+    options = Options(devices=devices, seconds=seconds, broker=wanted, keep=keep, chaos=chaos, seed=seed, secure=secure)
     console = Console(stderr=as_json)
     with Interrupts() as interrupts:
         try:

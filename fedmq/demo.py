@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmq import embedded_broker
+from fedmq import embedded_broker, ground
 from fedmq.audit import audit
 from fedmq.baseline import measure
 from fedmq.books import BooksError, aggregator_books, all_device_books
 from fedmq.chaos import AGGREGATOR, BROKER, Strike, strikes
 from fedmq.demo_data import UNSEEN_PEOPLE, DemoDataError, divide, load_recordings, people_as_samples
 from fedmq.demo_plan import FEDERATION, SLOWNESS, plan_fleet
-from fedmq.lookout import Lookout
-from fedmq.outcome import Outcome
+from fedmq.lookout import Backdrop, Lookout
+from fedmq.outcome import Guarded, Outcome
 from fedmq.processes import ChildDiedError
 from fedmq.stage import Stage
-from fedmq.sweep import sweep
 from fedmq.timeline import Timeline, timeline
 from fedmq.watcher import Watcher
-from fedmq.workshop import FolderError, Workshop, prepare_folder
+from fedmq.workshop import FolderError, prepare_folder
 from protocol.link import BrokerSettings
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from fedmq.demo_plan import DevicePlan
     from fedmq.display import Display
     from fedmq.embedded_broker import EmbeddedBroker, Kind
+    from fedmq.ground import Ground
+    from fedmq.workshop import Workshop
 
 FAILURES = (DemoDataError, FolderError, embedded_broker.BrokerError, ChildDiedError, BooksError)
 """What can go wrong and is no fault of ours; the messages are for the user."""
@@ -42,6 +43,8 @@ QUIET_S = 20.0
 """After chaos: for connections to come back and outboxes to drain. Ends as soon as they have."""
 CHAOS_FROM_S = 4.0
 """First everybody should be there."""
+STRANGERS_AT = 0.4
+"""Of the run: by then everybody is at work, and chaos has struck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class Options:
     keep: Path | None
     chaos: bool
     seed: int
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +88,18 @@ class Demo:
         Raise one of ``FAILURES`` when it cannot, and ``KeyboardInterrupt`` when the user ends it before it begins.
         """
         begun = time.monotonic()
+        if self._options.secure:
+            ground.check_secure(self._options.broker)
         with ExitStack() as stack:
             folder = self._folder(stack)
             cast = self._cast()
             if self._interrupted():
                 raise KeyboardInterrupt
-            broker, settings = self._broker(stack, folder)
-            workshop = Workshop(folder, self._federation)
-            workshop.write(cast.plans, cast.fleet, cast.unseen, settings.host, settings.port)
+            place = self._ground(stack, folder, cast)
+            workshop, broker = place.workshop, place.broker
             stage = Stage({plan.name: workshop.agent(plan.name) for plan in cast.plans}, workshop.aggregator(), broker)
             stack.callback(stage.kill_all)  # whatever happens; after a good end there is nobody left
-            address = f"{settings.host}:{settings.port}"
-            lookout = self._lookout(stack, settings, cast, f"{broker.kind} at {address}" if broker else address)
+            lookout = self._lookout(stack, place, cast)
             stage.start_aggregator()
             fleet_s, stubborn = self._play(stage, self._timeline(cast, broker), lookout)
             books = aggregator_books(workshop.aggregator_state())
@@ -107,18 +111,40 @@ class Demo:
                 unseen_people=len(UNSEEN_PEOPLE),
                 fleet_s=fleet_s,
                 wall_s=time.monotonic() - begun,
-                broker=broker.kind if broker else address,
+                broker=broker.kind if broker else place.address,
                 kills=dict(stage.kills),
                 chaos=self._options.chaos,
                 interrupted=self._interrupted(),
                 stubborn=tuple(stubborn),
+                guarded=_guarded(place),
             )
 
-    def _lookout(self, stack: ExitStack, settings: BrokerSettings, cast: _Cast, broker: str) -> Lookout:
-        watcher = Watcher(settings, self._federation)
+    def _ground(self, stack: ExitStack, folder: Path, cast: _Cast) -> Ground:
+        def write(workshop: Workshop, host: str, port: int) -> None:
+            workshop.write(cast.plans, cast.fleet, cast.unseen, host, port)
+
+        wanted = self._options.broker
+        if self._options.secure:
+            return ground.secure(stack, folder, self._federation, cast.plans[0].name, write)
+        if isinstance(wanted, BrokerSettings):
+            return ground.elsewhere(stack, folder, self._federation, wanted, write)
+        return ground.plain(stack, folder, self._federation, wanted, write)
+
+    def _lookout(self, stack: ExitStack, place: Ground, cast: _Cast) -> Lookout:
+        watcher = Watcher(place.settings, self._federation)
         watcher.start()
         stack.callback(watcher.stop)
-        return Lookout(watcher, self._display, broker, cast.baseline.alone_mean)
+        return Lookout(
+            watcher,
+            self._display,
+            place.workshop.aggregator_state(),
+            Backdrop(
+                broker=f"{place.broker.kind} at {place.address}" if place.broker else place.address,
+                reference=cast.baseline.alone_mean,
+                security=f"mutual {place.tls}, signed models, sealed updates" if place.tls else "",
+            ),
+            place.strangers,
+        )
 
     def _folder(self, stack: ExitStack) -> Path:
         if self._options.keep is not None:
@@ -134,17 +160,6 @@ class Demo:
         plans = plan_fleet([samples.name for samples in fleet], self._options.seconds)
         return _Cast(plans=plans, fleet=fleet, unseen=unseen, baseline=baseline)
 
-    def _broker(self, stack: ExitStack, folder: Path) -> tuple[EmbeddedBroker | None, BrokerSettings]:
-        wanted = self._options.broker
-        if isinstance(wanted, BrokerSettings):
-            # Called back last, when all who would publish again have ended.
-            stack.callback(sweep, wanted, self._federation)
-            return None, wanted
-        broker = stack.enter_context(embedded_broker.start(wanted, folder / "broker"))
-        # A laptop's demo: nobody wants to wait for the backoff that spares a fleet's network.
-        settings = BrokerSettings(host=broker.host, port=broker.port_v5, reconnect_min_s=0.2, reconnect_max_s=1.0)
-        return broker, settings
-
     def _timeline(self, cast: _Cast, broker: EmbeddedBroker | None) -> Timeline:
         options = self._options
         blows: list[Strike] = []
@@ -159,6 +174,8 @@ class Demo:
         with self._display:
             while (now_s := time.monotonic() - begun) < self._options.seconds and not self._interrupted():
                 stage.tick(line, now_s)
+                if now_s >= STRANGERS_AT * self._options.seconds:
+                    lookout.let_strangers_knock()
                 lookout.look(now_s, stage.news(now_s))
             fleet_s = time.monotonic() - begun
             stage.perform(line.last_words(), fleet_s)
@@ -172,6 +189,7 @@ class Demo:
     def _calm_down(self, stage: Stage, line: Timeline, lookout: Lookout, begun: float) -> None:
         """Pause all devices and wait until no update is under way; whatever remains then is in the books anyway."""
         deadline = time.monotonic() + QUIET_S
+        lookout.let_strangers_knock()
         while time.monotonic() < deadline and not lookout.settled() and not self._interrupted():
             lookout.pause()
             now_s = time.monotonic() - begun
@@ -189,4 +207,16 @@ def _introduction(fleet: Sequence[Samples], options: Options) -> str:
     ]
     if options.chaos:
         lines.append(f"All of them, aggregator and broker too, get killed at random (seed {options.seed}).")
+    if options.secure:
+        lines += [
+            "Each has a certificate of its own and believes only signed models; what it learns",
+            "travels sealed, so that the broker cannot read it. Strangers will knock.",
+        ]
     return "\n".join(lines)
+
+
+def _guarded(place: Ground) -> Guarded | None:
+    strangers = place.strangers
+    if strangers is None:
+        return None
+    return Guarded(tls=place.tls, strangers=strangers.number if strangers.called else 0, knocks=tuple(strangers.knocks))

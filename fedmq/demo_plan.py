@@ -74,8 +74,13 @@ def speed_of(place: int, devices: int) -> float:
     return float(FASTEST_S * SLOWNESS ** (rank / (devices - 1)))
 
 
-def agent_toml(plan: DevicePlan, *, federation: str, folder: str, host: str, port: int, samples: int) -> str:
-    """Return ``agent.toml`` of a device that holds so many windows; paths are relative to ``folder``."""
+def agent_toml(
+    plan: DevicePlan, *, federation: str, folder: str, host: str, port: int, samples: int, secure: bool = False
+) -> str:
+    """Return ``agent.toml`` of a device that holds so many windows; data and state are in ``folder``.
+
+    ``secure``: without a table ``[security]``, which comes with the identity.
+    """
     per_epoch = -(-int(samples * (1.0 - HOLDOUT)) // TRAINING["batch_size"])
     return _toml(
         {
@@ -86,13 +91,13 @@ def agent_toml(plan: DevicePlan, *, federation: str, folder: str, host: str, por
             "outbox": {"receipt_timeout_s": 2.0, "resend_max_s": 5.0},
             "sleep": {"awake_s": plan.awake_s, "asleep_s": plan.asleep_s},
             "metrics": {"interval_s": 1.0},
-            "security": _security(host),
+            **({} if secure else _security(host)),
         }
     )
 
 
-def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devices: int) -> str:
-    """Return ``aggregator.toml`` for a fleet of so many devices."""
+def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devices: int, secure: bool = False) -> str:
+    """Return ``aggregator.toml`` for a fleet of so many devices; ``secure`` as above."""
     return _toml(
         {
             "aggregator": {"federation": federation, "state_dir": f"{folder}/aggregator"},
@@ -104,7 +109,7 @@ def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devic
             "downlink": {"delta_codec": "int8"},
             "evaluation": {"path": f"{folder}/evaluation.npz"},
             "metrics": {"interval_s": 0.5},
-            "security": _security(host),
+            **({} if secure else _security(host)),
         }
     )
 
@@ -133,9 +138,9 @@ def _broker(host: str, port: int) -> dict[str, Any]:
     return {"host": host, "port": port, "reconnect_min_s": 0.2, "reconnect_max_s": 2.0}
 
 
-def _security(host: str) -> dict[str, Any]:
+def _security(host: str) -> dict[str, dict[str, Any]]:
     # Who names another machine's broker on the command line has decided that; these data are no secret.
-    return {"insecure": not is_loopback(host)}
+    return {"security": {"insecure": not is_loopback(host)}}
 
 
 def _toml(tables: dict[str, dict[str, Any]]) -> str:

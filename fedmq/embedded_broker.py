@@ -196,11 +196,12 @@ def _choose(kind: Kind) -> Literal["mosquitto", "iotcore"]:
 def _ports(kind: str, wanted: int | None) -> tuple[int, ...]:
     if wanted is not None and not _is_free(wanted):
         raise BrokerError(f"port {wanted} of {HOST} is taken")
-    first = wanted if wanted is not None else _free_port(())
-    return (first,) if kind == "mosquitto" else (first, _free_port((first,)))
+    first = wanted if wanted is not None else free_port()
+    return (first,) if kind == "mosquitto" else (first, free_port(first))
 
 
-def _free_port(besides: tuple[int, ...]) -> int:
+def free_port(*besides: int) -> int:
+    """Return a port that nobody uses now, and that no outgoing connection will be given; raise ``BrokerError``."""
     for _ in range(1000):
         port = _LOWEST_PORT + secrets.randbelow(_HIGHEST_PORT - _LOWEST_PORT + 1)
         if port not in besides and _is_free(port):

@@ -1,17 +1,19 @@
-"""The demo's eyes: shows the fleet from its topics, pauses it by a command, and sees when it has settled."""
+"""The demo's eyes: shows the fleet from its topics, has it paused, and sees when it has settled."""
 
 from __future__ import annotations
 
-import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
 from fedmq.table import Caption
-from protocol.messages import DeviceCommand, encode
-from protocol.topics import EVERYBODY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fedmq.display import Display
+    from fedmq.strangers import Strangers
     from fedmq.watcher import Watcher
 
 POLL_S = 0.1
@@ -25,15 +27,31 @@ AT_REST = frozenset({"idle", "sleeping", "stopped"})
 AT_WORK = frozenset({"training", "fetching", "lost"})
 
 
-class Lookout:
-    """Watches, shows and pauses one federation."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backdrop:
+    """What stays the same in all pictures."""
 
-    def __init__(self, watcher: Watcher, display: Display, broker: str, reference: float) -> None:
+    broker: str
+    reference: float
+    security: str = ""
+
+
+class Lookout:
+    """Watches and shows one federation, and has it paused as an operator would: by its aggregator, in ``state_dir``."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        display: Display,
+        state_dir: Path,
+        backdrop: Backdrop,
+        strangers: Strangers | None = None,
+    ) -> None:
         self._watcher = watcher
         self._display = display
-        self._broker = broker
-        self._reference = reference
-        self._request_id = secrets.token_hex(8)
+        self._state_dir = state_dir
+        self._backdrop = backdrop
+        self._strangers = strangers
         self._first_pause: float | None = None
         self._next_pause = 0.0
         self._picture: list[tuple[object, ...]] = []
@@ -42,8 +60,25 @@ class Lookout:
     def look(self, elapsed_s: float, note: str) -> None:
         """Take in what comes within ``POLL_S`` and show it."""
         self._watcher.poll(POLL_S)
-        caption = Caption(broker=self._broker, note=note, reference=self._reference, reference_name="one device alone")
+        self._look_at_strangers()
+        backdrop = self._backdrop
+        caption = Caption(
+            broker=backdrop.broker,
+            note=note,
+            reference=backdrop.reference,
+            reference_name="one device alone",
+            security=backdrop.security,
+        )
         self._display.show(self._watcher.view, caption, elapsed_s, time.monotonic())
+
+    def let_strangers_knock(self) -> None:
+        """Send them to the broker, if there are any, and they have not been there yet."""
+        if self._strangers is not None and not self._strangers.called:
+            self._strangers.call()
+
+    def _look_at_strangers(self) -> None:
+        for knock in self._strangers.poll() if self._strangers is not None else ():
+            self._display.say(f"{'✔ refused' if knock.refused else '✘ LET IN'}: {knock.who}")
 
     def pause(self) -> None:
         """Tell all devices to begin no new training; to be called again and again, it tells every ``REPEAT_S``."""
@@ -51,22 +86,23 @@ class Lookout:
         if now < self._next_pause:
             return
         self._next_pause = now + REPEAT_S
-        view, topics = self._watcher.view, self._watcher.topics
-        # With the same id each time: a device obeys it once.
-        command = DeviceCommand(
-            federation=view.federation, request_id=self._request_id, action="pause", target=EVERYBODY, issued=0
-        )
-        if self._watcher.publish(topics.command_all, encode(command)) and self._first_pause is None:
+        try:
+            ask(self._state_dir, CommandRequest(device=None, action="pause"))
+        except (NotRunning, ControlFailed):
+            return  # it has been killed just now, or has lost its broker
+        if self._first_pause is None:
             self._first_pause = now
 
     def settled(self) -> bool:
-        """Return whether no update is under way any more, as the topics tell.
+        """Return whether no update is under way any more, as the topics tell, and no stranger.
 
         That is so when all devices rest with empty outboxes, or when those that have updates left are told to keep
         them for the next version, which will not come: then nothing has changed for ``STEADY_S``.
         """
         now = time.monotonic()
         if self._first_pause is None or now < self._first_pause + METRICS_AGE_S:
+            return False
+        if self._strangers is not None and not self._strangers.done:
             return False
         rows = self._watcher.view.rows(now)
         picture: list[tuple[object, ...]] = [

@@ -19,10 +19,28 @@ if TYPE_CHECKING:
 
     from fedmq.audit import AggregatorBooks, Verdict
     from fedmq.baseline import Baseline
+    from fedmq.strangers import Knock
 
 FLOAT32_BYTES = 4
 BAR = 30
 WIDTH = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarded:
+    """How a secure run was guarded, and against whom."""
+
+    tls: str
+    """The version that the broker agreed on."""
+    strangers: int
+    """Who were sent to the broker."""
+    knocks: tuple[Knock, ...]
+    """What came of it, as far as there was an answer."""
+
+    @property
+    def refused(self) -> int:
+        """Strangers whom the broker refused."""
+        return sum(knock.refused for knock in self.knocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +62,8 @@ class Outcome:
     interrupted: bool = False
     stubborn: tuple[str, ...] = ()
     """Processes that did not end when asked."""
+    guarded: Guarded | None = None
+    """None: in the clear."""
 
     @property
     def versions(self) -> int:
@@ -58,7 +78,15 @@ class Outcome:
     @property
     def good(self) -> bool:
         """Whether the run shows what it should."""
-        return self.verdict.holds and not self.stubborn and (self.versions > 0 or self.interrupted)
+        return self.verdict.holds and not self.stubborn and self._safe and (self.versions > 0 or self.interrupted)
+
+    @property
+    def _safe(self) -> bool:
+        if self.guarded is None:
+            return True
+        strangers, answers = self.guarded.strangers, len(self.guarded.knocks)
+        # Who ended the run early did not wait for the broker's answers.
+        return self.guarded.refused == (answers if self.interrupted else max(1, strangers))
 
 
 def as_values(outcome: Outcome) -> dict[str, Any]:
@@ -77,13 +105,19 @@ def as_values(outcome: Outcome) -> dict[str, Any]:
         "wall_s": round(outcome.wall_s, 1),
         "broker": outcome.broker,
         "faults": list(verdict.faults),
+        "secure": outcome.guarded is not None,
     }
+    if outcome.guarded:
+        guarded = outcome.guarded
+        found |= {"tls": guarded.tls, "strangers": guarded.strangers, "strangers_refused": guarded.refused}
     return {**found, "kills": outcome.kills} if outcome.chaos else found
 
 
 def as_panel(outcome: Outcome) -> RenderableType:
     """Return the summary for a terminal."""
     parts: list[RenderableType] = [_accuracies(outcome), Text(), _figures(outcome), Text(), _proof(outcome)]
+    if outcome.guarded:
+        parts += [Text(), _guard(outcome.guarded, outcome.verdict.taken_in)]
     return Panel(
         Group(*parts),
         title=Text("what it came to" if not outcome.interrupted else "what was reached until you ended it", "bold"),
@@ -149,18 +183,37 @@ def _proof(outcome: Outcome) -> Group:
     return Group(*lines)
 
 
+def _guard(guarded: Guarded, updates: int) -> Group:
+    lines = [
+        Text(f"mutual {guarded.tls}, signed models, sealed updates: the broker could read"),
+        Text(f"neither weights nor metrics of the {updates} updates"),
+    ]
+    let_in = [knock for knock in guarded.knocks if not knock.refused]
+    silent = guarded.strangers - len(guarded.knocks)
+    if guarded.refused:
+        lines.append(
+            Text(f"✔ {guarded.refused} of {guarded.strangers} strangers were refused by the broker", "bold green")
+        )
+    lines += [Text(f"✘ {knock.who} {knock.why}", "bold red") for knock in let_in]
+    if silent:
+        lines.append(Text(f"  {silent} of them had no answer when the demo ended", "yellow"))
+    return Group(*lines)
+
+
 def where_next(program: str, kept: str | None) -> Text:
     """Return where a newcomer may go from here; ``program`` is how the command is called here."""
     steps = [
         (f"{program} demo --chaos", "the same, while everything gets killed"),
-        (f"{program} init my-fleet", "commented configurations for a fleet of your own"),
+        (f"{program} demo --secure", "with certificates, signed models, sealed updates"),
+        (f"{program} init my-fleet", "commented configurations, to try on one machine"),
         (f"{program} monitor --help", "this table for any running federation"),
+        ("docs/security.md", "a fleet of your own, from nothing"),
         ("docs/architecture.md", "how it works, and why"),
     ]
     column = max(len(command) for command, _ in steps) + 2
     text = Text("where to go next\n", style="bold")
     if kept:
-        steps.insert(0, (kept, "state, logs and configuration of this run"))
+        steps.insert(0, (kept, "state, logs, configurations (and keys) of this run"))
     for command, purpose in steps:
         text.append(f"  {command:<{column}}", style="cyan not bold")
         text.append(f"{purpose}\n", style="not bold")

@@ -56,6 +56,8 @@ class Caption:
     reference: float | None = None
     """An accuracy to compare with, drawn as a line."""
     reference_name: str = ""
+    security: str = ""
+    """How the federation is guarded; shown with its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def _header(summary: FleetSummary, caption: Caption, width: int) -> Panel:
     note = caption.note or waiting_text(summary)
     return Panel(
         grid,
-        title=Text.assemble(("fedmq", "bold"), (" federation ", "bright_black"), (summary.federation, "bold")),
+        title=_title(summary.federation, caption.security),
         title_align="left",
         subtitle=Text(note, style="yellow") if note else None,
         subtitle_align="left",
@@ -130,6 +132,11 @@ def _header(summary: FleetSummary, caption: Caption, width: int) -> Panel:
         box=box.ROUNDED,
         width=width,
     )
+
+
+def _title(federation: str, security: str) -> Text:
+    title = Text.assemble(("fedmq", "bold"), (" federation ", "bright_black"), (federation, "bold"))
+    return title.append(f"  {security}", style="green") if security else title
 
 
 def _figures(summary: FleetSummary, caption: Caption) -> list[Text]:

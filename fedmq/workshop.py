@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Workshop:
 
     folder: Path
     federation: str
+    secure: ClassVar[bool] = False
+    """Whether identities come from a keystore."""
 
     def aggregator_state(self) -> Path:
         """Where the aggregator keeps its database."""
@@ -42,27 +44,41 @@ class Workshop:
         self, plans: Sequence[DevicePlan], fleet: Sequence[Samples], unseen: Samples, host: str, port: int
     ) -> None:
         """Write configurations and data of the whole fleet."""
-        folder = str(self.folder)
+        folder, secure = str(self.folder), self.secure
+        where: dict[str, Any] = {"federation": self.federation, "folder": folder, "host": host, "port": port}
         np.savez(self.folder / "evaluation.npz", x=unseen.x, y=unseen.y)
-        config = aggregator_toml(federation=self.federation, folder=folder, host=host, port=port, devices=len(plans))
-        (self.folder / "aggregator.toml").write_text(config, encoding="utf-8")
+        self.put_aggregator(aggregator_toml(**where, devices=len(plans), secure=secure))
         for plan, samples in zip(plans, fleet, strict=True):
             np.savez(self.folder / f"{plan.name}.npz", x=samples.x, y=samples.y)
-            config = agent_toml(
-                plan, federation=self.federation, folder=folder, host=host, port=port, samples=len(samples.y)
-            )
-            (self.folder / f"{plan.name}.toml").write_text(config, encoding="utf-8")
+            self.put_agent(plan.name, agent_toml(plan, **where, samples=len(samples.y), secure=secure))
+
+    def put_aggregator(self, text: str) -> None:
+        """Write the aggregator's configuration."""
+        self.aggregator_configuration.write_text(text, encoding="utf-8")
+
+    def put_agent(self, name: str, text: str) -> None:
+        """Write a device's configuration."""
+        self.agent_configuration(name).write_text(text, encoding="utf-8")
+
+    @property
+    def aggregator_configuration(self) -> Path:
+        """Where the aggregator's configuration is."""
+        return self.folder / "aggregator.toml"
+
+    def agent_configuration(self, name: str) -> Path:
+        """Where a device's configuration is."""
+        return self.folder / f"{name}.toml"
 
     def aggregator(self) -> Child:
         """Return the aggregator's process, not yet started."""
-        return self._child("aggregator", "aggregator")
+        return self._child("aggregator", "aggregator", self.aggregator_configuration)
 
     def agent(self, name: str) -> Child:
         """Return a device's process, not yet started."""
-        return self._child(name, "device_agent")
+        return self._child(name, "device_agent", self.agent_configuration(name))
 
-    def _child(self, name: str, module: str) -> Child:
-        command = [sys.executable, "-m", module, "run", "--config", str(self.folder / f"{name}.toml")]
+    def _child(self, name: str, module: str, configuration: Path) -> Child:
+        command = [sys.executable, "-m", module, "run", "--config", str(configuration)]
         return Child(name, command, self.folder / f"{name}.log")
 
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 KEYS = {
     "accuracy", "device_alone_accuracy", "versions", "updates_sent", "updates_accepted", "updates_folded",
-    "update_bytes", "update_bytes_float32", "wall_s", "broker",
+    "update_bytes", "update_bytes_float32", "wall_s", "broker", "secure",
 }  # fmt: skip
 
 
@@ -83,6 +83,7 @@ def test_json_is_one_object_and_its_sums_agree(broker: str) -> None:
     assert found["update_bytes"] < 0.3 * found["update_bytes_float32"]
     assert 0.0 < found["accuracy"] < 1.0
     assert found["faults"] == []
+    assert found["secure"] is False
 
 
 @pytest.mark.parametrize("broker", ["mosquitto", "iotcore"])

@@ -84,6 +84,12 @@ def test_nothing_there_says_what_is_waited_for() -> None:
     assert "offline" in waiting_text(view.summary())
 
 
+def test_the_title_says_how_a_federation_is_guarded() -> None:
+    security = "mutual TLS 1.3, signed models, sealed updates"
+
+    assert security in drawn(busy_view(), 80, caption=Caption(broker="b:1", security=security)).splitlines()[0]
+
+
 def test_text_from_the_network_is_no_markup() -> None:
     view = FleetView("demo")
     view.observe(DeviceState(device_id="a", state="idle"), 0.0, device_id="[red]a[/red]")
