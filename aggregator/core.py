@@ -179,7 +179,7 @@ class AggregatorCore:
         commands: list[Command] = []
         if self._presence.concerns(received.topic):
             say_state, commands = self._presence.hear(received, now)
-            if say_state and not self._stopping:
+            if say_state:
                 commands = [*commands, *self._publish_state()]
         elif self._presence.active:
             commands = self._device_message(received, now, wall)
@@ -297,7 +297,7 @@ class AggregatorCore:
     # -- telling ------------------------------------------------------------------------------------------------
 
     def _publish_state(self) -> list[Command]:
-        if not self._link_up:
+        if not self._link_up or self._stopping:
             return []
         return [Publish(topic=self.topics.aggregator_state, payload=self.status.state("online"), retain=True)]
 

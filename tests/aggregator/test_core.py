@@ -216,3 +216,14 @@ def test_a_schedule_that_waits_for_devices_that_may_not_exist_is_warned_of(
 
     assert len(warnings) == bool(devices)
     assert devices in "".join(warnings)
+
+
+def test_a_version_made_in_the_same_batch_does_not_say_online_behind_the_goodbye() -> None:
+    bench = Bench(settings_with(schedule=ScheduleTable(goal=1)))
+    bench.feed(StopRequested())
+
+    made = bench.send(bench.update("a"), "a")
+
+    assert bench.core.ledger.version.version == 1
+    assert bench.topics.aggregator_state not in {publish.topic for publish in only(made, Publish)}
+    assert decode_status(bench.broker[bench.topics.aggregator_state], AggregatorState).status == "offline"
