@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
 from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
 from fedmq.interrupts import Interrupts
 from fedmq.provision.cli import provision_app
-from protocol.link import BrokerSettings
+from protocol.link import BrokerSettings, is_loopback
 from protocol.settings import ConfigurationError
 
 EXIT_FAILED = 1
@@ -95,11 +95,17 @@ def monitor(  # noqa: PLR0917 - typer calls it, by name
     listen: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="How long that moment is.")] = LOOK_S,
     username: Annotated[str, typer.Option(metavar="NAME", help="Where the broker wants one.")] = "",
     password_file: Annotated[str, typer.Option(metavar="FILE", help="Its first line is the password.")] = "",
+    insecure: Annotated[bool, typer.Option("--insecure", help="In the clear, also over a network.")] = False,
 ) -> None:
     """Watch any running federation: a live table of its fleet, from its topics alone."""
     name = federation_name(federation)
     if bundle is None:
         plain = broker_address(broker or DEFAULT_BROKER)
+        if not insecure and not is_loopback(plain.host):
+            _fail(
+                f"{plain.host} is not this machine, and without --bundle all goes in the clear: fedmq provision "
+                "monitor NAME makes a bundle; or, where the whole network may be trusted, --insecure"
+            )
         address = structs.replace(plain, username=username, password_file=password_file)
         _watch(address, name, once=once, as_json=as_json, listen=listen)
         return
@@ -138,7 +144,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to; made when missing.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
-    """Write commented example configurations: aggregator.toml and agent.toml."""
+    """Write commented example configurations, for a try on this machine: aggregator.toml and agent.toml."""
     from fedmq.examples import write_examples  # noqa: PLC0415 - see above
 
     try:
@@ -148,10 +154,12 @@ def init(
     except OSError as exc:
         _fail(f"cannot write to {folder}: {exc.strerror or exc}")
     aggregator, agent = paths
-    print(f"wrote {aggregator} and {agent}; adapt them, and then:")  # noqa: T201 - a command line talks
+    print(f"wrote {aggregator} and {agent}, for a try on this machine; adapt them, and then:")  # noqa: T201 - as below
     print(f"  fedmq-aggregator run --config {aggregator}")  # noqa: T201 - a command line talks
     print(f"  fedmq-agent run --config {agent}")  # noqa: T201 - a command line talks
     print("  fedmq monitor")  # noqa: T201 - a command line talks
+    print("for devices on other machines, with certificates and keys for all (docs/security.md):")  # noqa: T201 - as above
+    print("  fedmq provision init NAME --broker HOST")  # noqa: T201 - a command line talks
 
 
 def _program() -> str:

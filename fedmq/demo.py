@@ -209,8 +209,8 @@ def _introduction(fleet: Sequence[Samples], options: Options) -> str:
         lines.append(f"All of them, aggregator and broker too, get killed at random (seed {options.seed}).")
     if options.secure:
         lines += [
-            "Each has a certificate of its own and believes only signed models; what it learns",
-            "travels sealed, so that the broker cannot read it. Strangers will knock.",
+            "Each has a certificate of its own and believes only signed models; what it",
+            "learns travels sealed, so that the broker cannot read it. Strangers will knock.",
         ]
     return "\n".join(lines)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 AGGREGATOR_TOML = """\
-# An aggregator: one per federation, next to the broker.
+# An aggregator: one per federation, next to the broker. This file is for a try on one machine; where devices are on
+# others, fedmq provision writes one with certificates and keys.
 #
 #   fedmq-aggregator run --config aggregator.toml            starts it
 #   fedmq-aggregator run --config aggregator.toml --check    only checks this file
@@ -86,7 +87,8 @@ delta_codec = "int8"                    # devices take a version as a step from 
 """
 
 AGENT_TOML = """\
-# An agent: one per device, with data of its own.
+# An agent: one per device, with data of its own. This file is for a try on one machine; elsewhere a device gets its
+# file, with certificate and keys, from fedmq provision and fedmq-agent enroll.
 #
 #   fedmq-agent run --config agent.toml            starts it
 #   fedmq-agent run --config agent.toml --check    only checks this file

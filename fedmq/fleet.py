@@ -46,6 +46,8 @@ class DeviceRow:
     examples: int | None
     accuracy: float | None
     """On its own held-out data after its last training."""
+    sealed: bool
+    """It has trained, and tells on how many examples, and how well, to nobody but its aggregator."""
     reconnects: int | None
     rss_bytes: int | None
 
@@ -203,8 +205,9 @@ class FleetView:
             update_bytes=(metrics.update_bytes or None) if metrics else None,
             sent_bytes=metrics.bytes_sent if metrics else None,
             training_s=metrics.training_s if metrics and metrics.trainings else None,
-            examples=metrics.num_examples if metrics and metrics.trainings else None,
+            examples=(metrics.num_examples or None) if metrics and metrics.trainings else None,
             accuracy=metrics.holdout_accuracy if metrics else None,
+            sealed=metrics is not None and metrics.trainings > 0 and not metrics.num_examples,
             reconnects=metrics.reconnects if metrics else None,
             rss_bytes=metrics.rss_bytes if metrics else None,
         )

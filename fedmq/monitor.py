@@ -65,7 +65,9 @@ def look(broker: BrokerSettings, federation: str, seconds: float) -> tuple[Fleet
 
 def print_once(view: FleetView, now: float, broker: BrokerSettings, console: Console) -> None:
     """Print the table once, with all devices."""
-    width = console.width if console.is_terminal else PLAIN_WIDTH
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH  # it would take 80 otherwise, and cut off what does not fit
+    width = console.width
     caption = Caption(broker=f"{broker.host}:{broker.port}")
     console.print(fleet_table(view.summary(), view.rows(now), caption, width=width, height=TALL), width=width)
 

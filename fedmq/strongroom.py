@@ -41,7 +41,7 @@ STOLEN, CURIOUS = "watch-stolen", "watch-curious"
 
 
 README = """\
-This is a federation of its own, as the demo left it: broker, aggregator and devices have stopped, and are paused.
+This is a federation as the demo left it: broker, aggregator and devices have stopped, and the devices are paused.
 How it goes on, each in a terminal of its own (fedmq's commands are in the folder .venv/bin of its checkout):
 
     mosquitto -c {folder}/broker/mosquitto.conf
@@ -52,7 +52,8 @@ How it goes on, each in a terminal of its own (fedmq's commands are in the folde
 
     export FEDMQ_KEYSTORE={folder}/keystore
     fedmq provision list
-    fedmq provision revoke {device} && pkill -HUP -f {folder}/broker/mosquitto.conf
+    fedmq provision check
+    fedmq provision revoke {device}           # and then kill -HUP mosquitto's process, which reads the list again
 
 Here Mosquitto reads keystore/broker itself. Where it is a service, fedmq provision install puts these files in place.
 """

@@ -202,6 +202,10 @@ def _waiting(row: DeviceRow) -> Text:
     return Text(count_text(row.waiting), style="" if row.waiting else "bright_black")
 
 
+def _sealed(row: DeviceRow, text: str) -> Text:
+    return Text("sealed", style="bright_black") if row.sealed else Text(text)
+
+
 def _accuracy_bar(row: DeviceRow) -> Text:
     return Text("") if row.accuracy is None else bar(row.accuracy, 10)
 
@@ -218,7 +222,7 @@ _COLUMNS = (
     _Column(title="size", cell=lambda row: bytes_text(row.update_bytes), from_width=92),
     _Column(title="sent", cell=lambda row: bytes_text(row.sent_bytes), from_width=120),
     _Column(title="training", cell=lambda row: seconds_text(row.training_s)),
-    _Column(title="examples", cell=lambda row: count_text(row.examples), from_width=126),
-    _Column(title="own data", cell=lambda row: percent_text(row.accuracy)),
+    _Column(title="examples", cell=lambda row: _sealed(row, count_text(row.examples)), from_width=126),
+    _Column(title="own data", cell=lambda row: _sealed(row, percent_text(row.accuracy))),
     _Column(title="", cell=_accuracy_bar, align="left", from_width=130),
 )

@@ -68,8 +68,8 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.tls is None:
             raise ValueError(
                 f"broker.host is {self.host!r}, which is not this machine, and there is no table [broker.tls]: anybody "
-                "on the way could read and change everything. Write [broker.tls] with ca, certificate and key; or, "
-                "where the whole network may be trusted, insecure = true in [security]"
+                "on the way could read and change everything. Write [broker.tls] with ca, certificate and key (fedmq "
+                "provision makes them); or, where the whole network may be trusted, insecure = true in [security]"
             )
         if missing:
             raise ValueError(

@@ -81,7 +81,9 @@ def monitor(folder: Path, name: str, *, days: int, again: bool) -> int:
         _tell_provisioned(keystore, done, 0.0)
         path = keystore.bundle_path(subject)
     if done.made:
-        say("the broker has to learn of it: put broker/acl in place, and reload Mosquitto; then:")
+        say("the broker learns of it when it has read broker/acl again:")
+        say(f"  {_reload_command(folder)}")
+        say("then, wherever the bundle is carried to:")
         say(f"  fedmq monitor --bundle {_shown(path)}")
     return EXIT_FOUND if done.revoked else 0
 
@@ -115,7 +117,7 @@ def revoke(folder: Path, names: Sequence[str], *, install: Path | None) -> None:
         put_in_place(folder, {"broker"}, install)
     else:
         say("the broker learns of it when it has read broker/crl.pem and broker/acl again:")
-        say(f"  {own_command(folder, 'install broker', root=True)} && sudo systemctl reload mosquitto")
+        say(f"  {_reload_command(folder)}")
 
 
 def rotate_certificate(
@@ -125,7 +127,7 @@ def rotate_certificate(
     subject = BROKER if role == "broker" else AGGREGATOR
     with writing(folder) as keystore:
         if end:
-            _tell_ended(operations.end_certificate_overlap(keystore, subject, now()), str(subject))
+            _tell_ended(folder, operations.end_certificate_overlap(keystore, subject, now()), str(subject))
             return
         if role == "broker":
             operations.rotate_broker(keystore, hosts, port, now(), days)
@@ -148,7 +150,7 @@ def rotate_bundles(folder: Path, subjects: Sequence[Subject], *, days: int, data
     with writing(folder) as keystore:
         for subject in subjects:
             if end:
-                _tell_ended(operations.end_certificate_overlap(keystore, subject, now()), str(subject))
+                _tell_ended(folder, operations.end_certificate_overlap(keystore, subject, now()), str(subject))
                 continue
             operations.rotate_bundle(keystore, subject, now(), days=days, data=data, host=host)
             say(f"{subject}: new bundle {_shown(keystore.bundle_path(subject))}; the certificate before still works")
@@ -279,9 +281,15 @@ def _tell_there(keystore: Keystore, there: Sequence[Certificate]) -> None:
         say(f"... {len(there):,} were provisioned already")
 
 
-def _tell_ended(revoked: Sequence[Certificate], name: str) -> None:
+def _reload_command(folder: Path) -> str:
+    return f"{own_command(folder, 'install broker', root=True)} && sudo systemctl reload mosquitto"
+
+
+def _tell_ended(folder: Path, revoked: Sequence[Certificate], name: str) -> None:
     if revoked:
-        say(f"{name}: {len(revoked)} older certificates revoked; put broker/ in place, and reload Mosquitto")
+        many = "1 older certificate" if len(revoked) == 1 else f"{len(revoked)} older certificates"
+        say(f"{name}: {many} revoked; the broker learns of it when it has read broker/crl.pem again:")
+        say(f"  {_reload_command(folder)}")
     else:
         say(f"{name}: there is no older certificate that still works")
 

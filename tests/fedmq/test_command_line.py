@@ -64,6 +64,20 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert (settings.host, settings.port) == (host, port)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "broker.plant:1883", "[2001:db8::1]"])
+def test_a_monitor_says_nothing_in_the_clear_over_a_network(host: str) -> None:
+    result = RUNNER.invoke(app, ["monitor", "--broker", host, "--json", "--listen", "0.1"])
+
+    assert result.exit_code == 1
+    assert "fedmq provision monitor NAME" in result.stderr
+    insisted = RUNNER.invoke(app, ["monitor", "--broker", host, "--json", "--listen", "0.1", "--insecure"])
+    assert "no connection" in insisted.stderr
+
+
+def test_init_points_to_identities_for_other_machines(tmp_path: Path) -> None:
+    assert "fedmq provision init NAME --broker HOST" in RUNNER.invoke(app, ["init", str(tmp_path)]).stdout
+
+
 def test_init_writes_and_does_not_overwrite(tmp_path: Path) -> None:
     folder = tmp_path / "fleet"
 

@@ -110,3 +110,12 @@ def test_rows_are_in_the_order_in_which_people_count() -> None:
         view.observe(device_state(name), 0.0, device_id=name)
 
     assert [row.device_id for row in view.rows(0.0)] == ["press", "watch-1", "watch-2a", "watch-2b", "watch-10"]
+
+
+def test_who_seals_its_updates_tells_a_monitor_nothing_of_its_data() -> None:
+    view = FleetView("demo")
+    view.observe(DeviceMetrics(trainings=3), 0.0, device_id="seals")
+    view.observe(DeviceMetrics(trainings=3, num_examples=40), 0.0, device_id="tells")
+    view.observe(DeviceMetrics(), 0.0, device_id="waits")
+
+    assert {row.device_id: row.sealed for row in view.rows(0.0)} == {"seals": True, "tells": False, "waits": False}
