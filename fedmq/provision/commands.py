@@ -33,6 +33,8 @@ FAILURES = (KeystoreError, IndexDamagedError, NameRefusedError, InventoryError, 
 
 EXIT_FOUND = 1
 MAX_TOLD = 5
+WIDE = 250
+"""Columns where there is no terminal: a line of a table is to stay one line for who searches in it."""
 
 
 def init(folder: Path, plan: Plan, *, install: Path | None) -> None:
@@ -243,7 +245,7 @@ def say(text: str) -> None:
 
 def console() -> Console:
     """Return where people read: made for each line, for tests put another standard output in place."""
-    return Console()
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
 def own_command(folder: Path, rest: str, *, root: bool = False) -> str:
