@@ -40,6 +40,8 @@ FIGURES_WIDTH = 54
 """Of the header, beside the chart: enough for six-digit counts."""
 MAX_WIDTH = 150
 """A table that is stretched further is harder to read, not easier."""
+MAX_REASONS = 3
+"""Lines below the table: what is wrong with many devices is mostly wrong with all of them."""
 FAR_BEHIND = 3
 """Versions; from here on the column turns yellow."""
 QUIET_S = 60.0
@@ -75,7 +77,8 @@ def fleet_table(
     """Return header and table for a terminal of this size; rows that do not fit are summed up in a last line."""
     width = min(width, MAX_WIDTH)
     header = _header(summary, caption, width)
-    room = max(1, height - CHART_LINES - 7)
+    words = _reasons(rows, width)
+    room = max(1, height - CHART_LINES - 7 - len(words))
     shown = rows if len(rows) <= room else rows[: room - 1]
     parts: list[RenderableType] = [header]
     if rows:
@@ -85,7 +88,24 @@ def fleet_table(
     hidden = len(rows) - len(shown) + summary.unlisted
     if hidden:
         parts.append(Text(f"  … and {hidden} more", style="bright_black"))
-    return Group(*parts)
+    return Group(*parts, *words)
+
+
+def _reasons(rows: Sequence[DeviceRow], width: int) -> list[Text]:
+    """Return what devices that are there say is wrong, a line each; those that say the same share one."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        if row.reason and row.state not in {"sleeping", "stopped", "lost"}:
+            by_reason.setdefault(row.reason, []).append(row.device_id)
+    lines = []
+    for reason, names in list(by_reason.items())[:MAX_REASONS]:
+        who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        # Whatever a device wrote there: nothing of it steers a terminal.
+        words = "".join(letter if letter.isprintable() else "?" for letter in reason)
+        line = Text(f"  {who}: {words}", style="yellow")
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return lines
 
 
 def plain_line(summary: FleetSummary, elapsed_s: float) -> str:

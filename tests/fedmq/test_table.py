@@ -139,3 +139,41 @@ def test_bars_are_as_wide_as_asked() -> None:
 )
 def test_numbers_are_readable(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_what_devices_say_is_wrong_is_shown_once_and_steers_no_terminal() -> None:
+    view = busy_view(7)
+    for name, reason in (
+        ("watch-1", "manifest refused: \x1b[2Jforged"),
+        ("watch-2", "disk full"),
+        ("watch-3", "disk full"),
+    ):
+        view.observe(DeviceState(device_id=name, state="idle", reason=reason), 0.0, device_id=name)
+    view.observe(
+        DeviceState(device_id="watch-6", state="stopped", reason="stopped by SIGTERM"), 0.0, device_id="watch-6"
+    )
+
+    text = drawn(view, 100)
+
+    assert "  watch-1: manifest refused: ?[2Jforged" in text
+    assert "  watch-2 and 1 more: disk full" in text
+    assert text.count("disk full") == 1
+    assert "\x1b" not in text
+    assert "SIGTERM" not in text
+
+
+def test_reasons_of_a_large_fleet_leave_room_for_its_devices() -> None:
+    view = busy_view(30)
+    for number in range(30):
+        reason = f"reason {number} " + "x" * 400
+        view.observe(
+            DeviceState(device_id=f"watch-{number + 1}", state="idle", reason=reason),
+            0.0,
+            device_id=f"watch-{number + 1}",
+        )
+
+    lines = drawn(view, 80, height=24).splitlines()
+
+    assert len(lines) <= 24
+    assert sum(": reason" in line for line in lines) == 3
+    assert all(cell_len(line) <= 80 for line in lines)
