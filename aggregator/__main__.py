@@ -28,9 +28,13 @@ from aggregator.adapters.registry import NotKept, open_registry
 from aggregator.configuration import AggregatorSettings
 from aggregator.service import serve
 from protocol.adapters.configuration import load
+from protocol.adapters.tls_check import check_tls
 from protocol.errors import ProtocolError
 from protocol.identifiers import check_identifier
 from protocol.settings import ConfigurationError
+
+ROLE = "role:aggregator"
+"""The name in an aggregator's certificate, as fedmq provision makes it and broker_config expects it."""
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -81,6 +85,8 @@ def run(
     for warning in prepared.settings.warnings():
         typer.echo(f"{config}: note: {warning}", err=True)
     if check:
+        for note in check_tls(prepared.settings.broker.tls, time.time(), ROLE):
+            typer.echo(f"{config}: note: {note}", err=True)
         typer.echo(f"{config}: fine; a model of {prepared.model.layout.size:,} parameters")
         return
     set_up_log(log_level.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
         pins = _pins(settings) if options.command == "run" else ()
+        if options.command == "run":
+            _look_at_certificates(settings, check=options.check)
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)  # noqa: T201 - a command line talks
         return EXIT_USAGE
@@ -79,6 +82,22 @@ def _settings(options: argparse.Namespace) -> AgentSettings:
     if suffix not in (".npz", ".csv"):
         raise ConfigurationError(f"{path}: data.path is {settings.data.path!r}; allowed is a file .npz or .csv")
     return settings
+
+
+def _look_at_certificates(settings: AgentSettings, *, check: bool) -> None:
+    tls = settings.broker.tls
+    if tls is None:
+        return
+    if not check:
+        # Dates are left to the handshake: at the start a board's clock may be years off.
+        from protocol.adapters.tls import make_context  # noqa: PLC0415 - not without TLS
+
+        make_context(tls)
+        return
+    from protocol.adapters.tls_check import check_tls  # noqa: PLC0415 - for --check only
+
+    for note in check_tls(tls, time.time(), settings.device.id):
+        print(f"{note} (only a note)", file=sys.stderr)  # noqa: T201 - a command line talks
 
 
 def _pins(settings: AgentSettings) -> tuple[bytes, ...]:

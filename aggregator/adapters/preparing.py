@@ -23,6 +23,7 @@ from models import Model, PlanError, SpecError, TrainingPlan, build
 from protocol import tensors
 from protocol.adapters.configuration import load
 from protocol.adapters.credentials import read_password
+from protocol.adapters.tls import make_context
 from protocol.settings import ConfigurationError
 
 
@@ -85,6 +86,8 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     keys = _keyring(settings.security)
     check_manifest_fits(settings, model, keys)
     read_password(settings.broker.password_file)
+    if settings.broker.tls is not None:
+        make_context(settings.broker.tls)
     return Prepared(settings=settings, model=model, evaluate=evaluator_of(settings.evaluation.path, model), keys=keys)
 
 
