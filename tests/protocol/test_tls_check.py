@@ -56,7 +56,7 @@ def configuration(folder: Path, program: str, table: dict[str, str]) -> Path:
     else:
         model = '[model]\nkind = "softmax"\ninputs = 2\noutputs = 2\n[training]\n'
         head = f'[aggregator]\nfederation = "demo"\nstate_dir = "{folder}/state"\n{model}'
-    file.write_text(f'{head}[broker]\nhost = "broker.example.com"\n[broker.tls]\n{tls}\n')
+    file.write_text(f"{head}[broker.tls]\n{tls}\n")
     return file
 
 

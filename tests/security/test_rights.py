@@ -56,6 +56,7 @@ def test_a_wildcard_brings_what_is_allowed_and_no_more(
     everybody[who].subscribe(*filters)
     if who == "A":
         allowed = {TOPICS.receipt(A), TOPICS.command(A), TOPICS.command_all, TOPICS.current_model, BLOB}
+        allowed.add(TOPICS.device_state(A))  # by which an agent finds out that another one has its identity
     else:
         allowed = {TOPICS.aggregator_state, TOPICS.aggregator_metrics}
         allowed |= {topic(device) for topic in (TOPICS.device_state, TOPICS.device_metrics) for device in (A, B)}
