@@ -8,7 +8,10 @@ from pathlib import Path
 
 from aggregator.presence import EXIT_NOT_ALONE
 from fedmq.embedded_broker import start
-from tests.support.federation import PATIENCE_S, Federation
+from tests.support.federation import PATIENCE_S, Federation, wait_until
+
+SPEAKS = "'fedmq/v1/test/aggregator/state'"
+"""In Mosquitto's log: somebody published the state."""
 
 
 class Named(Federation):
@@ -26,13 +29,16 @@ def test_the_second_ends_and_the_first_goes_on(tmp_path: Path) -> None:
     (tmp_path / "passwords").write_text(line)
     (tmp_path / "password").write_text("letmein\n")
     (tmp_path / "password").chmod(0o600)
-    extra = f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}\nuse_username_as_clientid true\n"
+    extra = (
+        f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}\nuse_username_as_clientid true\nlog_type all\n"
+    )
     with (
         start("mosquitto", tmp_path / "broker", extra=extra) as broker,
         Named(tmp_path, broker.port) as federation,
     ):
         first = federation.start_aggregator("aggregator")
-        federation.wait_for_version(0)
+        # Only then has it found that it is alone: of two that still ask, either may stay.
+        wait_until(lambda: SPEAKS in broker.log.read_text(errors="replace"), "the first one is active")
         second = federation.start_aggregator("aggregator-2")
         assert second.wait(PATIENCE_S) == EXIT_NOT_ALONE
         assert "another aggregator" in federation.log("aggregator-2")
