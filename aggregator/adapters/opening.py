@@ -72,7 +72,7 @@ def open_store(directory: Path, founding: Founding, limits: RegistryTable) -> St
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = StateLock(directory)
     except OSError as exc:
-        raise StoreError(f"{directory}: {exc.strerror or exc}") from exc
+        raise StoreError(f"state_dir {directory} cannot be written: {exc.strerror or exc}") from exc
     try:
         return _open_locked(directory, founding, limits, lock)
     except BaseException:

@@ -21,6 +21,7 @@ from fedmq.provision.inventory import InventoryError, checked_ids, ids_from_csv
 from fedmq.provision.keystore import BUNDLE_FOLDERS, Keystore, KeystoreError, reading, writing
 from fedmq.provision.live import broker_findings
 from fedmq.provision.names import AGGREGATOR, BROKER, Subject, common_name, subject_of
+from fedmq.provision.texts import AGGREGATOR_STATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,6 +233,8 @@ def put_in_place(folder: Path, what: set[What], root: Path, owner: str = "") -> 
         _tell_written("aggregator", written)
         if written:
             say("next:")
+            if owner:
+                say(f"  sudo install -d -m 700 -o {owner} {AGGREGATOR_STATE}      # or another state_dir of {owner}'s")
             say(f"  fedmq-aggregator run --config {root / 'etc/fedmq/aggregator/aggregator.toml'}")
 
 

@@ -220,8 +220,11 @@ class Connection:
 
     def _on_puback(self, mid: int, error: str) -> None:
         job = self._publishing.pop(mid, None)
-        if job is not None:
-            self._owner.settled(job, error)
+        if job is None:
+            return
+        if error:
+            self._owner.denied(job.topic, error)
+        self._owner.settled(job, error)
 
     # --- writing
 

@@ -107,6 +107,7 @@ class MqttLink:
         self._connections = 0
         self._up_since: float | None = None
         self._was_up = False
+        self._denied = False
         self._forget_session = False
 
     # --- for the owner
@@ -248,6 +249,7 @@ class MqttLink:
         """Open for publishing."""
         self.counters.reconnects += self._was_up
         self._was_up = True
+        self._denied = False
         self._up_since = self._loop.now()
         self._negotiation.connected()
         self._forget_session = False
@@ -271,6 +273,15 @@ class MqttLink:
             self._teller.tell(Published(token=job.token, error=error))
         if self._stopping:
             self._ask()
+
+    def denied(self, topic: str, error: str) -> None:
+        """Log it, once for each connection: a device that was revoked would go on in silence otherwise."""
+        if not self._denied:
+            self._denied = True
+            log.warning(
+                f"link {self._client_id}: the broker does not take what is published on {topic}: {error}. Does its "
+                "access control allow that to us, and has our certificate not been revoked?"
+            )
 
     def subscribed(self, event: Subscribed) -> None:
         """Pass it on."""

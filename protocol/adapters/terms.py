@@ -96,6 +96,9 @@ class Owner(Protocol):
     def settled(self, job: Publish, error: str) -> None:
         """Take note of the end of a publish, a good one if ``error`` is empty."""
 
+    def denied(self, topic: str, error: str) -> None:
+        """Take note that the broker does not take what we publish there."""
+
     def subscribed(self, event: Subscribed) -> None:
         """Take note of the broker's answer to a subscription."""
 
