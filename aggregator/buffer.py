@@ -7,17 +7,16 @@ may differ in the last bits of float64, far below what float32 parameters keep.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 Vector: TypeAlias = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
+class Contribution(Struct, frozen=True, kw_only=True):
     """One accepted update in a buffer, without its numbers: a line of a version's lineage."""
 
     device_id: str

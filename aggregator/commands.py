@@ -1,17 +1,21 @@
-"""What the core asks of its shell. Store commands of a batch are one transaction, and it comes before all the rest."""
+"""What the core asks of its shell. Store commands of a batch are one transaction, and it comes before all the rest.
+
+What is made for each update is a ``Struct``: a frozen dataclass takes four to ten times as long to make.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from msgspec import Struct
+
 from aggregator.events import Level
 from aggregator.records import Aggregation, Counters, DeviceRecord, JournalEntry, ServerState, Shelf, VersionRecord
 from protocol.link import Received
 
 
-@dataclass(frozen=True, slots=True)
-class Journal:
+class Journal(Struct, frozen=True):
     """Keep an accepted update and its sequence number."""
 
     entry: JournalEntry
@@ -46,15 +50,13 @@ class SaveIssued:
 StoreCommand: TypeAlias = Journal | SaveAggregation | SaveFleet | SaveIssued
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(Struct, frozen=True):
     """Tell the broker that a message is safe (PUBACK)."""
 
     received: Received
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
+class Publish(Struct, frozen=True, kw_only=True):
     """Send a message; with a token, the link answers with ``Published``."""
 
     topic: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from aggregator.admission import FORGIVEN, Refused
 from aggregator.allowance import Allowances
@@ -34,8 +34,7 @@ QUARANTINE_RETRY_S = 300.0
 """A device in quarantine keeps its update and asks again so often: when it is released, it goes on by itself."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sender:
+class _Sender(Struct, frozen=True, kw_only=True):
     """Whom the answer goes to: always the owner of the topic, whatever the message claims."""
 
     device_id: str

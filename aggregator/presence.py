@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from aggregator.claim import Claim
 from aggregator.commands import Command, Exit, Publish, Subscribe

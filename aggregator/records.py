@@ -19,8 +19,7 @@ VersionKind: TypeAlias = Literal["initial", "aggregate", "rollback"]
 Outcome: TypeAlias = Literal["published", "withheld", "set-aside"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
+class JournalEntry(Struct, frozen=True, kw_only=True):
     """An accepted update with its encoded delta: enough to fold it again after a restart, bit for bit."""
 
     contribution: Contribution

@@ -131,8 +131,7 @@ class LinkDown:
     kind: DownKind = "lost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True):
     """A message. With manual acknowledgement, hand it to ``acknowledge`` when it is safe."""
 
     topic: str
@@ -145,8 +144,7 @@ class Received:
     """Which connection it came by: acknowledgements for an older one are moot, the broker delivers again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(Struct, frozen=True, kw_only=True):
     """The end of a publish that carried a token: ``error`` is empty when the broker took it (PUBACK).
 
     Not a receipt: brokers drop messages after acknowledging them. Every token is answered exactly once; those under

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from aggregator.adapters.errors import StoreDamaged, StoreError
 
@@ -41,8 +42,7 @@ _BUFFERS_AT_ONCE = 512
 """Below the kernel's IOV_MAX, 1024."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """Where the bytes of a delta lie. The sum tells if a file does not belong to its database."""
 
     file: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aggregator.events import Event
 from protocol.link import LinkEvent, Received
@@ -72,15 +73,16 @@ class Inbox:
         events: list[Event] = []
         batch_bytes = 0
         try:
-            events.append(self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait())
-            while len(events) < BATCH_EVENTS:
-                batch_bytes += _size(events[-1])
-                if batch_bytes >= BATCH_BYTES:
+            event = self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait()
+            while True:
+                events.append(event)
+                batch_bytes += _size(event)
+                if len(events) >= BATCH_EVENTS or batch_bytes >= BATCH_BYTES:
                     break
-                events.append(self._queue.get_nowait())
+                event = self._queue.get_nowait()
         except queue.Empty:
             pass
-        self._bytes_out += sum(map(_size, events))
+        self._bytes_out += batch_bytes
         self._make_room(event.topic for event in events if isinstance(event, Received))
         return events
 

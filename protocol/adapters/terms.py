@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from protocol.link import BrokerSettings, DownKind, Received, Subscribed, Will
     from protocol.negotiation import Version
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """A message to be published; if it has a token, that is answered once."""
 
     topic: str

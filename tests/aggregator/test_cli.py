@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -175,7 +176,7 @@ def test_rollback_without_a_running_aggregator(cli: Cli, config: Path) -> None:
     store = open_store(directory, prepared.founding, prepared.settings.registry)
     entry = journal("press-07", 70).entry
     size = prepared.model.layout.size
-    store.apply([Journal(replace(entry, codec="f32", delta=bytes(4 * size)))])
+    store.apply([Journal(msgspec.structs.replace(entry, codec="f32", delta=bytes(4 * size)))])
     store.close()
 
     result = cli("rollback", "1")

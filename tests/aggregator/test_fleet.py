@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from aggregator.admission import Refused
 from aggregator.commands import Acknowledge, Log, SaveFleet
