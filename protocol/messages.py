@@ -248,12 +248,12 @@ class _Identity(Struct, frozen=True, kw_only=True):
 
 
 _UP_DECODER: msgspec.msgpack.Decoder[UpMessage] = msgspec.msgpack.Decoder(UpMessage)
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 def encode(message: AnyMessage) -> bytes:
     """Return the message as msgpack."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True)
-    return packed
+    return _ENCODER.encode(message)
 
 
 def decode_up(payload: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> UpMessage:

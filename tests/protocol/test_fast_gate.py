@@ -1,4 +1,6 @@
-"""The quick way through the gate, for updates, lets through what the thorough one does, and nothing else."""
+"""The quick way through the gate, for updates, lets through what the thorough one does, and nothing else.
+
+And the quick way out writes the same bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import contextlib
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import messages as m
 from protocol.errors import ProtocolError
-from tests.protocol.samples import CHUNK, PROBE, SEALED, UPDATE
+from tests.protocol.samples import CHUNK, COMMAND, CONTENT, MANIFEST, PROBE, RECEIPT, SEALED, SIGNED, UPDATE
 
 SAMPLES = [m.encode(message) for message in (UPDATE, SEALED, CHUNK, PROBE)]
 BODIES: list[dict[str, Any]] = [msgpack.unpackb(sample) for sample in SAMPLES]
@@ -119,3 +122,38 @@ def test_any_bytes(payload: bytes) -> None:
 )
 def test_hostile(payload: bytes) -> None:
     same(payload)
+
+
+NUMBERS = st.integers(0, 2**53 - 1) | st.sampled_from([127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=40), inner, max_size=20),
+    max_leaves=40,
+)
+CHANGED: list[st.SearchStrategy[m.AnyMessage]] = [
+    st.builds(msgspec.structs.replace, st.just(MANIFEST), version=NUMBERS, issued=NUMBERS, model=JSON, training=JSON),
+    st.builds(
+        msgspec.structs.replace,
+        st.just(UPDATE),
+        sequence=NUMBERS,
+        delta=st.integers(0, 70_000).map(bytes),
+        metrics=st.dictionaries(st.text(max_size=64), st.floats(), max_size=32),
+    ),
+    st.builds(msgspec.structs.replace, st.just(CHUNK), index=NUMBERS, data=st.binary(max_size=300)),
+    st.builds(
+        msgspec.structs.replace,
+        st.just(RECEIPT),
+        version=NUMBERS,
+        next_after_s=st.floats() | NUMBERS,
+        reason=st.text(max_size=512),
+        missing=st.lists(NUMBERS, max_size=70),
+    ),
+    st.sampled_from([SEALED, CONTENT, PROBE, COMMAND, SIGNED, RECEIPT, MANIFEST]),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(CHANGED))
+def test_one_pass_writes_the_bytes_that_msgpack_writes(message: m.AnyMessage) -> None:
+    plain = msgspec.to_builtins(message, builtin_types=(bytes,))
+    assert m.encode(message) == msgpack.packb(plain, use_bin_type=True)
