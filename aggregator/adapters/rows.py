@@ -31,6 +31,8 @@ _PlainT = TypeVar("_PlainT")
 
 # The standard encoder, not msgspec's: a withheld candidate's loss may be infinite, and must come back as that.
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
+# An update's metrics are finite, or it would have been refused; and there are many updates.
+_encode_finite = msgspec.json.Encoder().encode
 
 
 def contribution_row(contribution: Contribution) -> Row:
@@ -45,7 +47,7 @@ def contribution_row(contribution: Contribution) -> Row:
         contribution.num_steps,
         contribution.weight,
         contribution.update_bytes,
-        _encode_json(contribution.metrics),
+        _encode_finite(contribution.metrics).decode(),
         contribution.clip,
     )
 

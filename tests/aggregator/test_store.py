@@ -6,10 +6,14 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from msgspec import structs
 
 from aggregator.adapters.registry import NotKept, open_registry
+from aggregator.adapters.rows import contribution_of, contribution_row
 from aggregator.buffer import Buffer
 from aggregator.commands import SaveFleet
 from aggregator.configuration import RegistryTable
@@ -267,3 +271,9 @@ def test_an_empty_batch_costs_nothing(tmp_path: Path) -> None:
     store.apply([])
     assert store.size_bytes() == size
     store.close()
+
+
+@hypothesis.given(st.dictionaries(st.text(max_size=64), st.floats(allow_nan=False, allow_infinity=False), max_size=32))
+def test_metrics_of_an_update_come_back_bit_for_bit(metrics: dict[str, float]) -> None:
+    found = contribution_of(contribution_row(structs.replace(contribution(), metrics=metrics))).metrics
+    assert [(name, value.hex()) for name, value in found.items()] == [(n, v.hex()) for n, v in metrics.items()]
