@@ -98,8 +98,9 @@ class Gate:
     def _check_version(self, base_version: int) -> None:
         if base_version > self.version:
             raise Refused("rejected", "unknown-version", f"version {base_version} is not out, {self.version} is")
-        if any(first <= base_version <= last for first, last in self.withdrawn):
-            raise Refused("stale", "withdrawn-version", f"version {base_version} was rolled back")
+        for first, last in self.withdrawn:
+            if first <= base_version <= last:
+                raise Refused("stale", "withdrawn-version", f"version {base_version} was rolled back")
         staleness = self.version - base_version
         if staleness > self.max_staleness:
             raise Refused("stale", "too-old", f"{staleness} versions old, {self.max_staleness} allowed")
@@ -110,9 +111,7 @@ class Gate:
         except ProtocolError as exc:
             raise Refused("rejected", "bad-delta", str(exc)) from exc
         # One pass finds NaN and Inf as well as size: any of them makes the dot product not finite or large.
-        # That is the answer here, so NumPy need not warn of it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            squared = float(np.dot(delta, delta))
+        squared = tensors.squared_norm(delta)
         if not math.isfinite(squared):
             raise Refused("rejected", "not-finite", "the delta holds NaN, infinite or huge values")
         norm = math.sqrt(squared)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from protocol.errors import ProtocolError
-from protocol.tensors import BLOCK, CODECS, FloatArray, decode, encode, is_finite
+from protocol.tensors import BLOCK, CODECS, FloatArray, decode, encode, is_finite, squared_norm
 
 LARGEST = float(np.finfo(np.float32).max)
 SIZES = [0, 1, 2, 255, 256, 257, 511, 512, 513, 10_000]
@@ -209,6 +209,13 @@ def test_decoding_leaves_the_payload_alone(name: str) -> None:
     assert data == kept
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_squared_norm_that_overflows_or_is_none_is_no_warning() -> None:
+    found = [squared_norm(np.array(values, np.float32)) for values in ([3, 4], [1e30, 1], [np.inf, -np.inf], [np.nan])]
+    np.testing.assert_array_equal(found, [25.0, np.inf, np.inf, np.nan])
+
+
+@pytest.mark.filterwarnings("error")
 def test_finiteness_is_seen_past_the_range_of_squares() -> None:
     assert is_finite(np.full(10, 1e30, np.float32))
     assert is_finite(np.zeros(0, np.float32))
