@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from aggregator.admission import Refused
@@ -58,6 +60,9 @@ __all__ = ["AggregatorCore", "ShellFigures", "first_version"]
 
 STORE_RETRY_S = 5.0
 
+MAX_ORIGINS = 16_384
+"""So many topics are known by heart: to take one apart costs more than all other book-keeping of its message."""
+
 
 class AggregatorCore:
     """One federation's aggregator. All its state can be restored from what its store commands said."""
@@ -76,6 +81,7 @@ class AggregatorCore:
         self._model = model
         self.instance = instance
         self.topics = Topics(settings.aggregator.federation)
+        self._origin_of = lru_cache(MAX_ORIGINS)(self.topics.parse_device_topic)
         self.ledger = Ledger(settings, model, restored, evaluate, keys=keys)
         self._keys = keys
         self._history = History(epoch=restored.epoch, generation=restored.generation, issued=restored.issued)
@@ -201,7 +207,7 @@ class AggregatorCore:
             self.status.note_broker_dropped(received.payload)
             return []
         try:
-            origin = self.topics.parse_device_topic(received.topic)
+            origin = self._origin_of(received.topic)
             if origin.kind == "update":
                 commands = self._intake.receive(origin.device_id, received, now, wall)
                 return [*commands, *self._close(now, wall)] if self.ledger.goal_reached else commands
@@ -331,7 +337,7 @@ class AggregatorCore:
             if not isinstance(lost, Received):
                 continue
             try:
-                origin = self.topics.parse_device_topic(lost.topic)
+                origin = self._origin_of(lost.topic)
                 if origin.kind == "update":
                     text = f"the aggregator cannot store it: {event.reason}"
                     commands += self._intake.put_off(origin.device_id, lost, text, STORE_RETRY_S)
