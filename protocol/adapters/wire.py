@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from protocol.link import DownKind
 
 _BLOCK_BYTES = 64 * 1024
-_READS_PER_PASS = 16
-"""Fairness: at most about a megabyte from one link before the others of the loop have their turn."""
+_LARGEST_BLOCK_BYTES = 1024 * 1024
+"""Read at a time once a whole block was there: every system call gives the interpreter's lock away."""
+_BYTES_PER_PASS = 1024 * 1024
+"""Fairness: about so much from one link before the others of the loop have their turn."""
 
 _HIGH_WATER_BYTES = 256 * 1024
 """Enough to keep any link busy; more would only be a queue that nobody can look into."""
@@ -47,6 +49,7 @@ class BufferedSocket:
     """
 
     __slots__ = (
+        "_block",
         "_budget",
         "_held",
         "_max_packet",
@@ -74,6 +77,7 @@ class BufferedSocket:
         self._position = 0
         self._parts: list[bytes] = []
         self._missing = 0
+        self._block = _BLOCK_BYTES
         self._budget = 0
         self._out: deque[bytes | bytearray] = deque()
         self._sealed: deque[bytes] = deque()
@@ -87,8 +91,8 @@ class BufferedSocket:
         self.oversized = False
 
     def begin_pass(self) -> None:
-        """Allow so many reads until the next pass."""
-        self._budget = _READS_PER_PASS
+        """Allow so much to be read until the next pass."""
+        self._budget = _BYTES_PER_PASS
 
     @property
     def perhaps_wants_tls(self) -> bool:
@@ -124,7 +128,9 @@ class BufferedSocket:
     def _whole(self) -> bytes:
         """Return a block from the socket, behind the parts that wait for it; with all that is missing."""
         while self._missing > 0 or not self._parts:
-            data = self._read(max(self._missing, _BLOCK_BYTES))
+            # Of a packet that a block's end has cut only the rest: what is read with it is copied with it. One byte may
+            # also mean that its length is not known yet.
+            data = self._read(self._missing if self._missing > 1 else self._block)
             self._parts.append(data)
             self._missing -= len(data)
         whole = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
@@ -161,7 +167,6 @@ class BufferedSocket:
     def _receive(self, size: int) -> bytes:
         if self._budget <= 0:
             raise BlockingIOError
-        self._budget -= 1
         try:
             data = self._sock.recv(size)
         except BlockingIOError:
@@ -170,8 +175,12 @@ class BufferedSocket:
         except OSError as exc:
             self.error = f"the connection broke: {exc.strerror or exc}"
             raise
+        self._budget -= len(data)
         if len(data) < size:
             self._budget = 0  # the kernel has no more
+            self._block = _BLOCK_BYTES
+        elif size == self._block:
+            self._block = min(4 * size, _LARGEST_BLOCK_BYTES)
         if not data:
             self.error = self.error or CLOSED
             raise ConnectionError(self.error)

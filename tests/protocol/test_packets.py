@@ -107,6 +107,32 @@ def test_packets_come_out_whole_however_they_come_in(sizes: list[int], pieces: l
     assert got == sent
 
 
+def test_a_flood_is_read_in_large_blocks_but_only_so_much_at_a_time() -> None:
+    one = packet("t", bytes(range(256)) * 157, 7, retain=False, five=True)
+    waiting, whole, most = len(one) * 200, 0, 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with theirs, ours:
+        theirs.setblocking(False)
+        ours.setblocking(False)
+        wire = BufferedSocket(ours, MAX_PACKET)
+        stream = memoryview(one * 200)
+        while whole < 200:
+            with contextlib.suppress(BlockingIOError):
+                while stream:
+                    stream = stream[theirs.send(stream) :]
+            before = whole
+            wire.begin_pass()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    data, start, _, end = wire.next_packet()
+                    assert data[start:end] == one
+                    whole += 1
+            most = max(most, whole - before)
+    assert waiting > 3 * most * len(one)
+
+
 def test_a_packet_too_large_is_refused_before_it_is_held() -> None:
     with wired() as (theirs, wire):
         theirs.sendall(publish_head(b"t", 2**27, mid=1, retain=False, five=False))
