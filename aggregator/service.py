@@ -51,6 +51,7 @@ from aggregator.events import (
 from aggregator.presence import TAKEOVER_WAIT_S
 from aggregator.records import Restored
 from protocol.adapters.mqtt import MqttLink
+from protocol.adapters.notify import Supervised
 from protocol.link import LinkDown, LinkUp, Published, Received
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Service:
             manual_ack=True,
             takeover_wait_s=min(TAKEOVER_WAIT_S, settings.broker.takeover_wait_s),
         )
+        self._supervised = Supervised(self._line, self._link.pulse.beats)
         log.info(
             f"federation {federation}: version {restored.version.version}, {len(restored.journal)} updates buffered"
         )
@@ -139,10 +141,12 @@ class Service:
             while self._exit is None:
                 self._turn()
         finally:
+            self._supervised.stopping(time.monotonic())
             self._committer.close()
             self._link.stop(LINK_STOP_S)
             self._control.close()
             self._snapshots.write()
+            self._supervised.close()
         level = logging.ERROR if self._exit.code else logging.INFO
         log.log(level, f"ending: {self._exit.reason}")
         return self._exit.code
@@ -161,11 +165,23 @@ class Service:
             self._follow_link(events)
             self._process(events, now, wall)
         self._snapshots.write_if_due(now)
+        self._tell_how_it_is(events)
+
+    def _tell_how_it_is(self, events: Sequence[Event]) -> None:
+        now = time.monotonic()
+        if self._stop_asked.is_set():
+            self._supervised.stopping(now)
+        # The first attempt failed: that is being started, too. The link goes on trying.
+        settled = any(isinstance(event, LinkUp | LinkDown) for event in events)
+        self._supervised.turn(now, news=bool(events), settled=settled)
+
+    def _line(self) -> str:
+        return self._core.status.line(connected=self._link_up is not None)
 
     def _wait_s(self) -> float:
         now = time.monotonic()
         deadline = self._core.deadline()
-        waits = [self._timers.wait_s(now, time.time()), self._snapshots.wait_s(now)]
+        waits = [self._timers.wait_s(now, time.time()), self._snapshots.wait_s(now), self._supervised.next_at() - now]
         if deadline is not None:
             waits.append(deadline - now)
         return max(0.0, min(waits))

@@ -65,6 +65,18 @@ class Status:
         )
         return encode_status(state)
 
+    def line(self, *, connected: bool) -> str:
+        """Return what there is to say in a line for people: ``version 40, 3 of 8 buffered, 51 of 60 devices there``."""
+        fleet, buffered = self._fleet, len(self._ledger.buffer)
+        parts = [
+            f"version {self._ledger.version.version}",
+            f"{buffered} of {self._goal} buffered" if self._goal else f"{buffered} buffered",
+            f"{fleet.online_estimate} of {len(fleet.devices)} devices there",
+        ]
+        if fleet.quarantined:
+            parts.append(f"{fleet.quarantined} in quarantine")
+        return ", ".join(parts) + ("" if connected else "; no connection to the broker")
+
     def note_broker_dropped(self, payload: bytes) -> None:
         """Take over the broker's own counter, a decimal number in its $SYS tree."""
         text = payload[:32].decode("ascii", "replace").strip()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from device_agent.lifecycle import Link
 from device_agent.records import DurableState, LastTraining, OutboxEntry, OutboxRow
 from protocol.fields import MAX_METRICS
 from protocol.messages import Manifest, ModelUpdate, encode
-from protocol.status import DeviceMetrics
+from protocol.status import DeviceMetrics, DeviceState
 
 if TYPE_CHECKING:
     from device_agent.events import TrainingDone
+
+
+LINES = {Link.UP: "connected", Link.DOWN: "no connection", Link.CLOSED: "disconnected on purpose"}
 
 
 def update_row(done: TrainingDone, manifest: Manifest, device_id: str, incarnation: str, sequence: int) -> OutboxRow:
@@ -95,6 +99,13 @@ def device_metrics(
         holdout_loss=last.after.get("loss"),
         uptime_s=uptime_s,
     )
+
+
+def line_of(state: DeviceState, waiting: int, link: Link) -> str:
+    """Return the state in a line for people: ``version 12, training; 2 updates waiting; connected``."""
+    version = "no model yet" if state.version is None else f"version {state.version}"
+    parts = [f"{version}, {state.state}", f"{waiting} update{'s' * (waiting != 1)} waiting", LINES[link]]
+    return "; ".join([*parts, state.reason] if state.reason else parts)
 
 
 def _metrics(done: TrainingDone) -> dict[str, float]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from device_agent import commands as do
 from device_agent import events as ev
-from device_agent.composing import device_metrics
+from device_agent.composing import device_metrics, line_of
 from device_agent.double import EXIT_TWICE, OTHER_SPEAKS, Double
 from device_agent.downstream import Downstream
 from device_agent.faults import Faults
@@ -334,6 +334,10 @@ class DeviceCore:
             version=held.version if held else None,
             reason=(reason or parts.trust.reason or parts.desk.reason or self._down.reason or paused)[:512],
         )
+
+    def line(self) -> str:
+        """Return what the device is about, in a line for people."""
+        return line_of(self._state(), len(self._parts.report.entries), self._link)
 
     def _metrics(self, now: float) -> DeviceMetrics:
         parts = self._parts

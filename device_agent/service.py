@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import secrets
@@ -23,8 +24,10 @@ from device_agent.adapters.trainer import FileWatch, Trainer
 from device_agent.core import DeviceCore
 from device_agent.records import RestoredState
 from protocol.adapters.mqtt import MqttLink
-from protocol.link import Published, Received
+from protocol.adapters.notify import Supervised
+from protocol.link import LinkDown, LinkUp, Published, Received
 from protocol.status import encode_status
+from protocol.supervision import all_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +61,7 @@ class Service:
         self._link: MqttLink | None = None
         self._exit_code: int | None = None
         self._core = self._restored_core()
+        self._supervised = Supervised(self._core.line, self._all_alive)
         self._actions: dict[type[Any], Callable[[Any], ev.Event | None]] = {
             do.Connect: self._connect,
             do.Disconnect: self._disconnect,
@@ -86,7 +90,8 @@ class Service:
             self._take(ev.Started())
             while self._exit_code is None:
                 event = self._next_event()
-                self._take(event)
+                news = self._take(event)
+                self._tell_how_it_is(event, news=news)
             log.info("stopped")
             return self._exit_code
         finally:
@@ -94,11 +99,13 @@ class Service:
 
     def close(self) -> None:
         """Let go of everything."""
+        self._supervised.stopping(time.monotonic())
         if self._link is not None:
             self._link.stop(0.5)
             self._link = None
         self._trainer.close(0.2)
         self._store.close()
+        self._supervised.close()
 
     def deliver(self, event: LinkEvent) -> bool:
         """Take in a link's event, in the link's thread; return False for a message that finds the inbox full."""
@@ -112,23 +119,42 @@ class Service:
 
     def _next_event(self) -> ev.Event:
         now = time.monotonic()
-        deadline = self._core.deadline(now)
+        wanted = self._core.deadline(now)
+        deadline = min(math.inf if wanted is None else wanted, self._supervised.next_at())
         try:
-            if deadline is None:
+            if deadline == math.inf:
                 return self._inbox.get()
             return self._inbox.get(timeout=max(0.0, deadline - now))
         except queue.Empty:
             return ev.Tick()
 
-    def _take(self, event: ev.Event) -> None:
-        """Handle the event, and at once the answers of commands that have one."""
+    def _tell_how_it_is(self, event: ev.Event, *, news: bool) -> None:
+        now = time.monotonic()
+        if isinstance(event, ev.StopRequested):
+            self._supervised.stopping(now)
+        # The first attempt failed: that is being started, too. What there is to do can be done offline.
+        self._supervised.turn(now, news=news, settled=isinstance(event, LinkUp | LinkDown))
+
+    def _all_alive(self) -> bool:
+        return all_alive(
+            link_answers=self._link is None or self._link.pulse.beats(),
+            trainer_alive=self._trainer.alive,
+            step_s=self._trainer.step_s(time.monotonic()),
+            max_step_s=self._settings.training.max_step_s,
+        )
+
+    def _take(self, event: ev.Event) -> bool:
+        """Handle the event, and at once the answers of commands that have one; return whether anything changed."""
+        news = not isinstance(event, ev.Tick)
         waiting: deque[ev.Event] = deque([event])
         while waiting:
             commands = self._core.handle(waiting.popleft(), time.monotonic())
+            news = news or bool(commands)
             for command in commands:
                 answer = self._actions[type(command)](command)
                 if answer is not None:
                     waiting.append(answer)
+        return news
 
     def _restored_core(self) -> DeviceCore:
         incarnation, durable, outbox = self._store.restore()

@@ -46,6 +46,8 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How hard this device may be worked."""
 
     step_interval_s: Wait = 0.0
+    max_step_s: Wait = 600.0
+    """A step that takes longer counts as hung: the watchdog is no longer fed, and systemd starts the agent anew."""
     min_interval_s: Wait = 0.0
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
 

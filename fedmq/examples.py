@@ -122,6 +122,7 @@ path = "samples.npz"                    # .npz with arrays x (examples, features
 
 [training]
 # step_interval_s = 0.0                 # a step starts no sooner than this after the last: keeps a small board cool
+# max_step_s = 600.0                    # a step that takes longer counts as hung, where systemd watches
 min_interval_s = 10.0                   # rest between two trainings; 0: as often as versions come, many times a second
 
 # [outbox]

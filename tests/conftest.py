@@ -1,3 +1,8 @@
 """Fixtures that all tests share."""
 
-pytest_plugins = ["tests.support.broker", "tests.support.certificates", "tests.support.links"]
+pytest_plugins = [
+    "tests.support.broker",
+    "tests.support.certificates",
+    "tests.support.links",
+    "tests.support.manager",
+]

@@ -35,10 +35,23 @@ class Trainer:
         self._thread: threading.Thread | None = None
         self._bench: Workbench | None = None
         self._next_step_at = 0.0
+        # Written by whoever is at work: the worker before it hands a task over, then the trainer's thread.
+        self._step_since: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread could do a task; it comes with the first one."""
+        return self._thread is None or self._thread.is_alive()
+
+    def step_s(self, now: float) -> float:
+        """Return for how long it has been at its step (the reading of samples, say, is one too); 0: it has none."""
+        since = self._step_since
+        return 0.0 if since is None else max(0.0, now - since)
 
     def start(self, task: Train | Evaluate, file: BinaryIO) -> None:
         """Begin a task on the model in this open file, which is closed afterwards. One task at a time."""
         self._stop.clear()
+        self._step_since = time.monotonic()
         if self._thread is None:
             # A daemon: a step that hangs (or takes minutes) must not keep the process from ending.
             self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
@@ -60,7 +73,10 @@ class Trainer:
         while (job := self._jobs.get()) is not None:
             task, file = job
             with file:
-                self._deliver(self._answer(task, file))
+                answer = self._answer(task, file)
+            # First this: with the answer the worker may begin the next task.
+            self._step_since = None
+            self._deliver(answer)
 
     def _answer(self, task: Train | Evaluate, file: BinaryIO) -> Event:
         try:
@@ -99,8 +115,10 @@ class Trainer:
         """Wait until the next step may start; return whether there is to be none."""
         interval_s = self._settings.training.step_interval_s
         if interval_s > 0:
+            self._step_since = None  # a rest, however long, is no step
             self._stop.wait(max(0.0, self._next_step_at - time.monotonic()))
             self._next_step_at = time.monotonic() + interval_s
+        self._step_since = time.monotonic()
         return self._stop.is_set()
 
 

@@ -171,6 +171,25 @@ class LinkLoop:
             os.close(self._wake_fd)
 
 
+class Pulse:
+    """Whether a loop's thread still does what it is asked to. For one thread, which asks from time to time."""
+
+    def __init__(self, loop: LinkLoop) -> None:
+        self._loop = loop
+        self._answered = True
+
+    def beats(self) -> bool:
+        """Return whether the thread has answered the question of the last call; if so, ask the next one."""
+        if not self._answered:
+            return False
+        self._answered = False
+        self._loop.call_soon(self._answer)
+        return True
+
+    def _answer(self) -> None:
+        self._answered = True
+
+
 def _guarded(call: Callable[..., None], *arguments: int) -> None:
     # Links catch their own faults and reconnect; this is the last line, so that no fault of one ends them all.
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from protocol.adapters.connection import Connection
 from protocol.adapters.credentials import read_password
 from protocol.adapters.dial import Dial, Reached
-from protocol.adapters.loop import LinkLoop
+from protocol.adapters.loop import LinkLoop, Pulse
 from protocol.adapters.outgoing import Outgoing
 from protocol.adapters.repeats import Repeats
 from protocol.adapters.telling import Deliver, Teller
@@ -89,6 +89,7 @@ class MqttLink:
         self._max_packet_bytes = max_packet_bytes
         self._own_loop = loop is None
         self._loop = loop or LinkLoop(f"fedmq-link-{client_id}"[:15])
+        self.pulse = Pulse(self._loop)
         self._retries = Retries(settings, takeover_wait_s or settings.takeover_wait_s, rng or _RNG)
         self._negotiation = Negotiation(settings.protocol)
         self._repeats = Repeats(log, f"link {client_id} to {settings.host}:{settings.port}")
