@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -89,6 +90,7 @@ def run(
             typer.echo(f"{config}: note: {note}", err=True)
         typer.echo(f"{config}: fine; a model of {prepared.model.layout.size:,} parameters")
         return
+    os.umask(0o077)  # the store holds updates that came sealed: it is nobody else's, whoever made its folder
     set_up_log(log_level.value)
     code = serve(prepared)
     sys.exit(code)

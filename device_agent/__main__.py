@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_agent.adapters.late_imports import postponed
 
@@ -15,6 +16,7 @@ with postponed():
     from device_agent.settings import AgentSettings
     from protocol.adapters.configuration import ConfigurationError, load
     from protocol.adapters.pins import read_pins
+    from protocol.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +54,7 @@ def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Nam
     if options.check:
         print(f"{options.config}: fine")  # noqa: T201 - a command line talks
         return EXIT_OK
+    os.umask(0o077)  # what the agent learned and holds is nobody else's, whoever made the folder
     _log_to_stderr(options.log_level)
     with postponed():
         from device_agent.adapters.store import StoreCorruptError, StoreError  # noqa: PLC0415 - --check needs no store
@@ -67,8 +70,22 @@ def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Nam
         return EXIT_UNUSABLE
 
 
+class Plain(logging.Formatter):
+    """Lines that nobody outside can forge or colour, whatever a message quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - logging's
+        """Return the lines of the traceback."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
 def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(name)s %(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Plain("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # What our format does not show need not be found out for every line (the logging HOWTO, "Optimization"): it is a
     # quarter of what a line costs.
     logging._srcfile = None  # noqa: SLF001 - the documented way

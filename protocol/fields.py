@@ -23,6 +23,10 @@ Index: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
 Fraction: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e9)]
 CodecName: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z", max_length=32)]
+Figure: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
+"""A count, or a size in bytes: what JSON, msgpack and SQLite can all hold."""
+Share: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+Counts: TypeAlias = Annotated[dict[Annotated[str, Meta(max_length=64)], Figure], Meta(max_length=256)]
 Reason: TypeAlias = Annotated[str, Meta(max_length=512)]
 PUBLIC_KEY_BYTES = 32
 PublicKey: TypeAlias = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]

@@ -2,6 +2,7 @@
 
 Every field has a default, and unknown fields are ignored when read: a monitor and a fleet of different ages understand
 each other. Units are part of the names: ``_s`` seconds, ``_bytes`` bytes; accuracies are 0 to 1.
+Numbers are bounded where they are read: JSON's are not, and what nothing could store must not get that far.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol.errors import ProtocolError
+from protocol.fields import Counts, Figure, Seconds, Share
 
 MAX_STATUS_BYTES = 16 * 1024
 
@@ -28,8 +30,8 @@ class AggregatorState(Struct, frozen=True, kw_only=True):
     store: str = ""
     """Identity of the store it works on: tells two aggregators apart, and one from its own past."""
     status: Literal["online", "offline"]
-    version: int | None = None
-    connection: int = 0
+    version: Figure | None = None
+    connection: Figure = 0
     """Grows with every connection of the instance: who reads it twice can tell the living from the dead."""
 
 
@@ -44,47 +46,47 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     """On ``aggregator/metrics``. Counts are over the life of the federation and survive restarts."""
 
     federation: str = ""
-    version: int = 0
-    versions_published: int = 0
-    versions_withheld: int = 0
-    devices_known: int = 0
-    devices_online: int = 0
-    devices_quarantined: int = 0
+    version: Figure = 0
+    versions_published: Figure = 0
+    versions_withheld: Figure = 0
+    devices_known: Figure = 0
+    devices_online: Figure = 0
+    devices_quarantined: Figure = 0
     """Nothing of them is looked at until an operator releases them."""
-    updates_received: int = 0
-    updates_accepted: int = 0
-    updates_folded: int = 0
+    updates_received: Figure = 0
+    updates_accepted: Figure = 0
+    updates_folded: Figure = 0
     """Accepted updates that are in a version, in one that was withheld, or in the open buffer."""
-    updates_buffered: int = 0
-    updates_set_aside: int = 0
+    updates_buffered: Figure = 0
+    updates_set_aside: Figure = 0
     """Accepted, then taken out of the open buffer by a rollback."""
-    updates_clipped: int = 0
+    updates_clipped: Figure = 0
     """Accepted, and shortened because they were far longer than those of most devices."""
-    updates_duplicate: int = 0
-    updates_stale: int = 0
-    updates_rejected: int = 0
-    updates_retry: int = 0
-    refusals: dict[str, int] = {}
+    updates_duplicate: Figure = 0
+    updates_stale: Figure = 0
+    updates_rejected: Figure = 0
+    updates_retry: Figure = 0
+    refusals: Counts = {}
     """Refused messages by reason, of all kinds."""
-    staleness: dict[str, int] = {}
+    staleness: Counts = {}
     """Accepted updates by staleness in versions: keys "0" to "15", and "16+"."""
     updates_per_s: float = 0.0
-    bytes_received: int = 0
-    update_bytes_received: int = 0
+    bytes_received: Figure = 0
+    update_bytes_received: Figure = 0
     """Payload bytes of the accepted updates."""
-    accuracy: float | None = None
+    accuracy: Share | None = None
     """Of the current version on the evaluation data, where there are any and the task is a classification."""
     loss: float | None = None
-    buffer_goal: int | None = None
-    identity_conflicts: int = 0
+    buffer_goal: Figure | None = None
+    identity_conflicts: Figure = 0
     """Turns that two agents with one identity took, as their boot ids show; since the aggregator started."""
-    messages_dropped: int = 0
+    messages_dropped: Figure = 0
     """Dropped by the aggregator itself because its inbox was full."""
-    broker_messages_dropped: int | None = None
+    broker_messages_dropped: Figure | None = None
     """The broker's own counter, where it publishes one ($SYS)."""
-    store_bytes: int = 0
-    rss_bytes: int = 0
-    uptime_s: float = 0.0
+    store_bytes: Figure = 0
+    rss_bytes: Figure = 0
+    uptime_s: Seconds = 0.0
 
 
 class DeviceState(Struct, frozen=True, kw_only=True):
@@ -94,7 +96,7 @@ class DeviceState(Struct, frozen=True, kw_only=True):
     state: WorkName
     boot: str = ""
     """Random for each start of the agent."""
-    version: int | None = None
+    version: Figure | None = None
     """The model version that the device holds."""
     reason: str = ""
     """Why it is in this state, for a person to read."""
@@ -104,41 +106,41 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     """On ``device/<id>/metrics``. Counts are over the life of the outbox and survive restarts, save where noted."""
 
     device_id: str = ""
-    version: int | None = None
-    trained_version: int | None = None
-    trainings: int = 0
-    updates_created: int = 0
-    updates_accepted: int = 0
-    updates_duplicate: int = 0
-    updates_stale: int = 0
-    updates_rejected: int = 0
-    updates_dropped: int = 0
+    version: Figure | None = None
+    trained_version: Figure | None = None
+    trainings: Figure = 0
+    updates_created: Figure = 0
+    updates_accepted: Figure = 0
+    updates_duplicate: Figure = 0
+    updates_stale: Figure = 0
+    updates_rejected: Figure = 0
+    updates_dropped: Figure = 0
     """Given up by the device because its outbox was full."""
-    models_received: int = 0
+    models_received: Figure = 0
     """Fetched and kept, in whichever way."""
-    models_from_delta: int = 0
+    models_from_delta: Figure = 0
     """Of these, made of the one before and a small step."""
-    refusals: dict[str, int] = {}
-    outbox_updates: int = 0
-    outbox_bytes: int = 0
-    update_bytes: int = 0
+    refusals: Counts = {}
+    outbox_updates: Figure = 0
+    outbox_bytes: Figure = 0
+    update_bytes: Figure = 0
     """Encoded size of the last update."""
-    bytes_sent: int = 0
+    bytes_sent: Figure = 0
     """Payload bytes since the agent started."""
-    bytes_received: int = 0
+    bytes_received: Figure = 0
     """Payload bytes since the agent started."""
-    training_s: float = 0.0
+    training_s: Seconds = 0.0
     """Duration of the last training."""
-    num_examples: int = 0
+    num_examples: Figure = 0
     train_loss: float | None = None
-    holdout_accuracy_before: float | None = None
-    holdout_accuracy: float | None = None
+    holdout_accuracy_before: Share | None = None
+    holdout_accuracy: Share | None = None
     """On the device's own held-out data, before and after its last training."""
     holdout_loss_before: float | None = None
     holdout_loss: float | None = None
-    reconnects: int = 0
-    rss_bytes: int = 0
-    uptime_s: float = 0.0
+    reconnects: Figure = 0
+    rss_bytes: Figure = 0
+    uptime_s: Seconds = 0.0
 
 
 _T = TypeVar("_T", AggregatorState, AggregatorClaim, AggregatorMetrics, DeviceState, DeviceMetrics)

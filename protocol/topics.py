@@ -27,6 +27,18 @@ def shard(device_id: str) -> int:
     return zlib.crc32(device_id.encode()) % SHARDS
 
 
+def sender_of(topic: str) -> str:
+    """Return what all topics of one device have in common, its id: by their form alone, of whatever federation.
+
+    That of a topic on which no device publishes is the topic itself. For counting before anything is checked: a device
+    may publish in every shard, and would otherwise count as 66.
+    """
+    match topic.split("/", 6):
+        case [_, _, _, "up", _, device_id] | [_, _, _, "device", device_id, _]:
+            return device_id
+    return topic
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceTopic:
     """A topic that a device publishes on: which device, and what."""

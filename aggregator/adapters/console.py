@@ -9,6 +9,8 @@ import sys
 import time
 from collections import OrderedDict
 
+from protocol.printable import printable
+
 BURST = 5
 WINDOW_S = 10.0
 """So many lines that differ only in numbers are written in so many seconds; the rest are counted."""
@@ -21,11 +23,14 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        line = f"time={when} level={record.levelname.lower()} msg={json.dumps(record.getMessage(), ensure_ascii=False)}"
+        message = printable(json.dumps(record.getMessage(), ensure_ascii=False))
+        line = f"time={when} level={record.levelname.lower()} msg={message}"
         more = getattr(record, "suppressed", 0)
         if more:
             line += f" suppressed={more}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        return "\n".join([line, *map(printable, self.formatException(record.exc_info).split("\n"))])
 
 
 class RepetitionFilter(logging.Filter):

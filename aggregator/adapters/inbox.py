@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from aggregator.events import Event
 from protocol.link import LinkEvent, Received
+from protocol.topics import sender_of
 
 MAX_MESSAGES = 4096
 """Sixteen batches: a second or two of work. More than that is better left with the devices, who keep it safely."""
@@ -24,11 +25,11 @@ class Inbox:
     """Many threads put, one takes. Only messages are ever refused; all other events are few, and matter."""
 
     def __init__(self, max_waiting: int = MAX_MESSAGES) -> None:
-        """Take at most ``max_waiting`` messages of one topic: who floods crowds out only himself."""
+        """Take at most ``max_waiting`` messages of one device, on all topics: who floods crowds out only himself."""
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._max_waiting = max_waiting
         self._waiting: dict[str, int] = {}
-        """Messages by topic; an entry is gone when the last of them is taken."""
+        """Messages by device; an entry is gone when the last of them is taken."""
         self._lock = threading.Lock()
         # Each is written by one thread only (the link's, the worker's), so no lock is needed; the difference of the
         # two may lag for a moment, on the safe side.
@@ -87,22 +88,23 @@ class Inbox:
         return events
 
     def _has_room(self, topic: str) -> bool:
-        """Count a message in, if there is room for another of its topic."""
+        """Count a message in, if there is room for another of its device."""
+        sender = sender_of(topic)
         with self._lock:
-            waiting = self._waiting.get(topic, 0)
+            waiting = self._waiting.get(sender, 0)
             if waiting >= self._max_waiting:
                 return False
-            self._waiting[topic] = waiting + 1
+            self._waiting[sender] = waiting + 1
             return True
 
     def _make_room(self, topics: Iterable[str]) -> None:
         with self._lock:
-            for topic in topics:
-                waiting = self._waiting.get(topic, 0) - 1  # a hollow message was never counted in
+            for sender in map(sender_of, topics):
+                waiting = self._waiting.get(sender, 0) - 1  # a hollow message was never counted in
                 if waiting > 0:
-                    self._waiting[topic] = waiting
+                    self._waiting[sender] = waiting
                 else:
-                    self._waiting.pop(topic, None)
+                    self._waiting.pop(sender, None)
 
 
 def hollow(received: Received) -> Received:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from aggregator.adapters.registry import Lineage, StoreStatus, VersionLine
 from aggregator.records import DeviceRecord
+from protocol.printable import printable
 
 MAX_METRICS = 3
 """So many metrics have columns of their own; all are in the JSON."""
@@ -140,8 +141,13 @@ def _pairs(pairs: dict[str, str], title: str) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs.items():
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(_printable_lines(value)))
     return table
+
+
+def _printable_lines(text: str) -> str:
+    # In a Text, too: a plain string is markup to rich, and a device's "[/]" would end the command with an error.
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _metric_names(metrics: Iterable[dict[str, float]]) -> list[str]:

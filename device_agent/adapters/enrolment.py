@@ -7,10 +7,12 @@ the new one. The folder before stays, for an agent that is still running with it
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import secrets
 import shutil
+import stat
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,6 +82,8 @@ def enroll(bundle: bundles.Bundle, wish: Wish) -> Enrolled:
     target = wish.folder / CONFIGURATION
     try:
         wish.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if wish.folder.stat().st_mode & stat.S_IWOTH:
+            raise EnrolmentError(f"everybody can write into {wish.folder}, and would take the key: chmod o-w it")
         before = _text_at(target)
         keeps = before is not None and _keeps(target, before, bundle, wish)
         folder = wish.folder / f"{_FOLDER}{_serial(bundle)}"
@@ -163,17 +167,33 @@ def _write_identity(folder: Path, bundle: bundles.Bundle, owner: tuple[int, int]
     """Write the folder under another name, and rename it. One with the same certificate is as good, and stays."""
     if folder.exists():
         if owner is not None:
-            os.chown(folder / bundles.FILE_NAMES["key"], *owner)
+            _give(folder / bundles.FILE_NAMES["key"], owner)
         return
     aside = folder.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
     aside.mkdir(mode=0o755)
     for part, name in bundles.FILE_NAMES.items():
         _write(aside / name, bundle.files[part].encode(), 0o600 if part == "key" else 0o644)
     if owner is not None:
-        os.chown(aside / bundles.FILE_NAMES["key"], *owner)
+        _give(aside / bundles.FILE_NAMES["key"], owner)
     _sync(aside)
     aside.rename(folder)
     _sync(folder.parent)
+
+
+def _give(key: Path, owner: tuple[int, int]) -> None:
+    """Make the key its owner's, and never what a link in its place leads to: this is root."""
+    fd = os.open(key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_plain(fd, key)
+        os.fchown(fd, *owner)
+    finally:
+        os.close(fd)
+
+
+def _check_plain(fd: int, path: Path) -> None:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise EnrolmentError(f"{path}: not a file with this one name; remove it, and enroll again")
 
 
 def _owner_of(user: str | None) -> tuple[int, int] | None:
@@ -206,7 +226,8 @@ def _configuration_aside(target: Path, text: str, wish: Wish, folder: str) -> Pa
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    path.unlink(missing_ok=True)  # whatever lay there: nothing is written through it
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
         file.flush()
@@ -235,10 +256,18 @@ def _clear_older(where: Path, current: Path, before: str | None) -> None:
 
 
 def _text_at(path: Path) -> str | None:
+    # Not through a link: root may read what it leads to, and what is read here is written again for everybody.
     try:
-        return path.read_text(encoding="utf-8")
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            _check_plain(fd, path)
+            return file.read().decode()
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise EnrolmentError(f"{path} is a link: put the file itself there") from exc
+        raise
     except UnicodeDecodeError:
         return "?"  # no TOML either
 

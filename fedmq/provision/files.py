@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -45,6 +47,25 @@ def write_whole(path: Path, content: bytes, mode: int, owner: Owner | None = Non
     temporary = _write_aside(path, content, mode, owner)
     os.replace(temporary, path)  # noqa: PTH105 - as its neighbours
     sync_folder(path.parent)
+
+
+def read_own(path: Path) -> bytes:
+    """Return the content of a file whose place somebody else may own, to write it there again; raise ``OSError``.
+
+    Root would otherwise be led by a link to a file that only root can read, and lay a copy of it before everybody.
+    """
+    plain = "not a file with this one name; put the file itself there"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise OSError(exc.errno, plain, str(path)) from exc
+        raise
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise OSError(errno.EINVAL, plain, str(path))
+        return file.read()
 
 
 def _write_aside(path: Path, content: bytes, mode: int, owner: Owner | None) -> Path:

@@ -162,7 +162,7 @@ def update_configuration(path: Path, holdings: Holdings, *, state_dir: str) -> b
     """Write aggregator.toml, or in one that is there the block that changes with keys; return whether it changed."""
     made = aggregator_block(holdings.signing, holdings.sealing)
     try:
-        before = path.read_text(encoding="utf-8")
+        before = files.read_own(path).decode()
     except FileNotFoundError:
         before = ""
         text = aggregator_toml(holdings.federation, holdings.federation.hosts[0], state_dir, made)

@@ -60,6 +60,21 @@ def test_it_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inbox.dropped == 1
 
 
+def test_a_device_on_all_its_topics_crowds_out_only_itself() -> None:
+    """It may publish in every shard, and state and metrics besides: 66 times 64 messages would fill the whole inbox."""
+    inbox = Inbox(64)
+    root = "fedmq/v1/demo"
+    topics = [f"{root}/up/{shard}/evil" for shard in range(64)]
+    topics += [f"{root}/device/evil/state", f"{root}/device/evil/metrics"]
+    for _ in range(64):
+        for topic in topics:
+            inbox.deliver(Received(topic=topic, payload=bytes(1024), qos=0, mid=0, connection=1))
+    assert inbox.waiting == 64
+    assert inbox.deliver(Received(topic=f"{root}/up/7/honest", payload=b"x", qos=0, mid=0, connection=1))
+    inbox.take(0.0)
+    assert inbox.deliver(Received(topic=topics[0], payload=b"x", qos=0, mid=0, connection=1))
+
+
 def test_all_other_events_are_always_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "MAX_MESSAGES", 1)
     inbox = Inbox()

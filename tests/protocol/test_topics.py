@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import ProtocolError
 from protocol.identifiers import check_identifier
-from protocol.topics import SHARDS, DeviceTopic, Topics, shard
+from protocol.topics import SHARDS, DeviceTopic, Topics, sender_of, shard
 
 IDS = st.text(string.ascii_letters + string.digits + "_.-", min_size=1, max_size=64).filter(
     lambda text: text not in {".", ".."}
@@ -134,3 +134,12 @@ def test_shards_spread_a_fleet() -> None:
     assert min(counts) > 50
     assert max(counts) < 160
     assert shard("device-0") == zlib.crc32(b"device-0") % 64
+
+
+def test_all_topics_of_a_device_have_one_sender() -> None:
+    topics = Topics("plant-7")
+    up = [f"{topics.root}/up/{number}/press-07" for number in (0, 63, "nonsense")]
+    own = [topics.update("press-07"), topics.device_state("press-07"), topics.device_metrics("press-07")]
+    assert {sender_of(topic) for topic in (*up, *own)} == {"press-07"}
+    for other in (topics.aggregator_state, topics.current_model, "", "t/1", f"{topics.root}/up/0/a/b", "$SYS/x"):
+        assert sender_of(other) == other

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
+import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 import broker_config
 from fedmq.embedded_broker import HOST, BrokerError, EmbeddedBroker
 from tests.support.federation import wait_until
-from tests.support.secure import TOPICS, Guest, Keys, secure_broker
+from tests.support.secure import PATIENCE_S, TOPICS, Guest, Keys, secure_broker
 
 A, B = "press-07", "press-08"
 DENIED = "Not authorized"
@@ -145,8 +147,9 @@ def test_a_broken_file_is_noticed_before_a_reload(
     assert check_before_reload(keys.folder) != []
     if (name, content) != ("acl", ""):  # an empty ACL is a legal one: nobody may do anything
         broker.stop()
-        with pytest.raises(BrokerError):
+        with contextlib.suppress(BrokerError):  # it listens for a moment before it looks at its key
             broker.restart()
+        wait_until(lambda: not broker.running, "the broker's end")
 
 
 def test_an_expired_list_is_noticed_before_a_reload(running: tuple[EmbeddedBroker, Keys]) -> None:
@@ -177,3 +180,37 @@ def test_mosquitto_takes_every_generated_file(tmp_path: Path, local_port: int | 
         assert running
         assert "rror" not in text.replace("log_type error", "")
         assert "Unknown" not in text
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_that_is_taken_up_again_does_not_get_round_a_revocation(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """Who resumes a TLS session shows no certificate: a reload has to end the sessions from before it."""
+    with secure_broker(tmp_path) as (broker, keys):
+        context = keys.context("press-07")
+        context.maximum_version = version
+
+        def connected(before: ssl.SSLSession | None) -> ssl.SSLSocket:
+            plain = socket.create_connection((HOST, broker.port), timeout=PATIENCE_S)
+            secured = context.wrap_socket(plain, server_hostname=HOST, session=before)
+            secured.sendall(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x")
+            if not secured.recv(4):
+                raise ConnectionResetError
+            return secured
+
+        with connected(None) as first:
+            session = first.session
+        with connected(session) as again:
+            assert again.session_reused
+        keys.revoke("press-07")
+        broker.reload()
+        wait_until(lambda: _is_refused(lambda: connected(session)), "the refusal of the resumed session")
+
+
+def _is_refused(connect: Callable[[], ssl.SSLSocket]) -> bool:
+    try:
+        connect().close()
+    except (ssl.SSLError, ConnectionError):
+        return True
+    return False

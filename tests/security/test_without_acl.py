@@ -118,3 +118,19 @@ def test_a_false_model_misleads_the_aggregator_in_nothing(broker: EmbeddedBroker
         assert stranger.hear().payload != b"a lie"
         federation.stop_all()
         federation.check(agents=1)
+
+
+def test_a_retained_state_with_a_number_that_nothing_can_store_does_not_end_the_aggregator(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    """The broker would deliver it again after each restart. For this a device needs no more than its own topic."""
+    with Federation(tmp_path, broker.port, goal=1) as federation, Guest(broker.port, None) as device:
+        for number, version in enumerate((2**64, -(2**70), 10**400)):
+            text = f'{{"device_id":"evil-{number}","state":"idle","version":{version}}}'
+            device.publish(TOPICS.device_state(f"evil-{number}"), text.encode(), retain=True)
+        process = federation.start_aggregator()
+        federation.start_agent(0)
+        federation.wait_for_version(1)
+        assert process.poll() is None
+        federation.stop_all()
+        federation.check(agents=1)
