@@ -62,6 +62,8 @@ class Trusted(Struct, frozen=True, kw_only=True):
     """SHA-256 of that manifest's envelope: the same again need not be verified again."""
     obeyed: int = 0
     """Issued of the last command."""
+    signers: list[bytes] = []
+    """Which of the keys trusted then had signed that manifest; empty when an older build wrote this."""
 
     @property
     def newest_number(self) -> int:

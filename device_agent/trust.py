@@ -14,7 +14,7 @@ from device_agent.commands import Command, DropModel, Log
 from device_agent.records import Trusted
 from protocol.errors import ProtocolError
 from protocol.messages import decode_signed
-from protocol.signing import Distrust, SignatureError, SignedKind, key_id, looks_signed, verified_body
+from protocol.signing import Distrust, SignatureError, SignedKind, key_id, looks_signed, verified
 from protocol.topics import EVERYBODY
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ class DistrustedError(ProtocolError):
 def trusted_at_start(before: Trusted | None, pins: tuple[bytes, ...]) -> Trusted | None:
     """Return what to believe with these pinned keys after what was believed before; None without pinned keys.
 
-    Other keys in the file are believed over everything that came over the air. If none of them was trusted, this is a
-    new beginning; otherwise what was seen before still counts, so that nothing older can be played back.
+    Other keys in the file are believed over everything that came over the air. If none of them was trusted, or none of
+    them has signed what was believed last, this is a new beginning: who had a key that the file no longer names may
+    have put the mark out of everybody's reach. Otherwise what was seen before still counts, so that nothing older can
+    be played back; of a key that had signed none of it there is nothing older.
     """
     if not pins:
         return None
@@ -46,6 +48,8 @@ def trusted_at_start(before: Trusted | None, pins: tuple[bytes, ...]) -> Trusted
         return Trusted(pins=keys, keys=keys)
     if set(before.pins) == set(pins):
         return before
+    if before.signers and not set(pins) & set(before.signers):
+        return Trusted(pins=keys, keys=keys)
     return replace(before, pins=keys, keys=keys, seen="")
 
 
@@ -58,6 +62,7 @@ class Trust:
         self._federation = federation
         self._addresses = (device_id, EVERYBODY)
         self._read = ""
+        self._signers: list[bytes] = []
         ledger.trust(trusted_at_start(before, pins))
         self.reason = ""
         """Why the last message was refused; empty when the last one was believed."""
@@ -93,12 +98,14 @@ class Trust:
             return payload
         self._read = hashlib.sha256(payload).hexdigest()
         if self._read == trusted.seen:
+            self._signers = trusted.signers
             return decode_signed(payload).body  # it was verified before, perhaps before this start
         try:
-            return verified_body(payload, kind, trusted.keys)
+            body, self._signers = verified(payload, kind, trusted.keys)
         except SignatureError as exc:
             hint = "; if this lasts, enrol the device again" if exc.code == "unknown-key" else ""
             raise DistrustedError(kind, exc.code, f"{exc}{hint}") from exc
+        return body
 
     def malformed(self, kind: SignedKind, fault: ProtocolError) -> ProtocolError:
         """Return what to raise for a body that is no message: signed nonsense is more than nonsense."""
@@ -128,7 +135,7 @@ class Trust:
         if trusted is None:
             return []
         keys = manifest.signing_keys or trusted.keys
-        now = replace(trusted, mark=_mark(manifest), seen=self._read, keys=keys)
+        now = replace(trusted, mark=_mark(manifest), seen=self._read, keys=keys, signers=self._signers)
         if now == trusted:
             return []
         self._ledger.trust(now)

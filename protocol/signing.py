@@ -72,7 +72,12 @@ class Signer:
 
 
 def verified_body(payload: bytes, kind: SignedKind, trusted: Iterable[bytes]) -> bytes:
-    """Return the body of an envelope that one of these (raw, public) keys has signed.
+    """Return the body of an envelope that one of these (raw, public) keys has signed; raise as ``verified``."""
+    return verified(payload, kind, trusted)[0]
+
+
+def verified(payload: bytes, kind: SignedKind, trusted: Iterable[bytes]) -> tuple[bytes, list[bytes]]:
+    """Return the body of an envelope, and which of these (raw, public) keys have signed it: one at least.
 
     Raise ``SignatureError`` when none has, or when this is no envelope; then nothing of the body was looked at.
     """
@@ -86,9 +91,10 @@ def verified_body(payload: bytes, kind: SignedKind, trusted: Iterable[bytes]) ->
         named = ", ".join(one.key for one in envelope.signatures)
         raise SignatureError("unknown-key", f"the {kind} is signed by {named}; trusted are {', '.join(known)}")
     text = signed_bytes(kind, envelope.body)
-    if not any(_is_by(_public_key(known[one.key]), one.signature, text) for one in theirs):
+    signers = [known[one.key] for one in theirs if _is_by(_public_key(known[one.key]), one.signature, text)]
+    if not signers:
         raise SignatureError("bad-signature", f"the signature of the {kind} is wrong")
-    return envelope.body
+    return envelope.body, signers
 
 
 def looks_signed(payload: bytes) -> bool:

@@ -268,6 +268,36 @@ def test_other_keys_in_the_file_are_believed_over_those_from_the_air() -> None:
     assert anew == Trusted(pins=[PUBLIC[K4]], keys=[PUBLIC[K4]])
 
 
+def test_who_had_a_key_that_the_file_no_longer_names_holds_no_device_for_ever() -> None:
+    """A thief of K1 announces keys of his own, and the highest numbers; K1 is rotated out, and all enroll again."""
+    driver = fresh((PUBLIC[K1], PUBLIC[K2]))
+    hold(driver, signed(5))
+    highest = 2**53 - 1
+    announce(driver, signed(highest, generation=highest, issued=highest, signing_keys=[PUBLIC[K4]]))
+    trust = driver.disk.durable.trust
+    assert trust
+    assert (trust.keys, trust.mark[0]) == ([PUBLIC[K4]], highest)
+
+    enrolled = driver.restarted(pins=(PUBLIC[K2], PUBLIC[K3]))
+    enrolled.start()
+    rotated = Signer([K2], PUBLIC[K3])
+    hold(enrolled, signed(6, rotated), rotated)
+
+    after = enrolled.disk.durable.trust
+    assert after
+    assert after.mark[1] == 6
+    assert after.signers == [PUBLIC[K2]]
+
+
+def test_the_mark_stays_as_long_as_the_file_names_a_key_that_has_signed_it() -> None:
+    before = Trusted(pins=[PUBLIC[K1]], keys=[PUBLIC[K1]], mark=(5, 6, 7), seen="x", signers=[PUBLIC[K1]])
+    kept = trusted_at_start(before, (PUBLIC[K2], PUBLIC[K1]))
+    assert kept
+    assert kept.mark == (5, 6, 7)
+    begun = trusted_at_start(replace(before, keys=[PUBLIC[K1], PUBLIC[K2]]), (PUBLIC[K2],))
+    assert begun == Trusted(pins=[PUBLIC[K2]], keys=[PUBLIC[K2]])
+
+
 def test_a_model_from_before_keys_were_pinned_is_dropped() -> None:
     open_air = Driver()
     open_air.start()
