@@ -31,6 +31,8 @@ from protocol.errors import ProtocolError
 from protocol.toml_block import with_block, with_value
 
 CONFIGURATION = "agent.toml"
+SYSTEM_FOLDER = Path("/etc/fedmq")
+"""Where a device of its own has its identity; its state is in ``/var/lib`` then."""
 _FOLDER = "identity-"
 _TEMPORARY = ".fedmq-tmp-"
 
@@ -88,7 +90,7 @@ def enroll(bundle: bundles.Bundle, wish: Wish) -> Enrolled:
         keeps = before is not None and _keeps(target, before, bundle, wish)
         folder = wish.folder / f"{_FOLDER}{_serial(bundle)}"
         _write_identity(folder, bundle, _owner_of(wish.owner))
-        text = before if keeps and before is not None else bundle.files["configuration"]
+        text = before if keeps and before is not None else _fresh(bundle, wish.folder)
         aside = _configuration_aside(target, text, wish, folder.name)
         if before is not None and not keeps:
             _write(wish.folder / f"{CONFIGURATION}.replaced", before.encode(), 0o644)
@@ -204,6 +206,17 @@ def _owner_of(user: str | None) -> tuple[int, int] | None:
     except KeyError as exc:
         raise EnrolmentError(f"there is no user {user} on this machine") from exc
     return found.pw_uid, found.pw_gid
+
+
+def _fresh(bundle: bundles.Bundle, folder: Path) -> str:
+    """Return the bundle's configuration; away from ``/etc`` its state lies beside it, where its user may write."""
+    text = bundle.files["configuration"]
+    if folder.absolute() == SYSTEM_FOLDER:
+        return text
+    try:
+        return with_value(text, "device", "state_dir", str(folder.absolute() / "state"))
+    except ValueError:
+        return text  # says nothing of it; whatever is wrong with that is told when it is checked
 
 
 def _configuration_aside(target: Path, text: str, wish: Wish, folder: str) -> Path:

@@ -90,6 +90,17 @@ def test_a_board_takes_on_its_identity(board: Board, capsys: pytest.CaptureFixtu
     assert "fine" in capsys.readouterr().out
 
 
+def test_away_from_etc_its_state_lies_beside_its_identity(board: Board) -> None:
+    board.enroll(board.bundle("press-01"), "--data", "/srv/x.npz")
+    assert board.settings().device.state_dir == str(board.etc / "state")
+    text = board.configuration.read_text().replace(str(board.etc / "state"), "/mnt/flash/agent")
+    board.configuration.write_text(text)
+
+    board.enroll(board.bundle("press-01"))
+
+    assert board.settings().device.state_dir == "/mnt/flash/agent", "what its owner set stays"
+
+
 def test_the_same_bundle_again_changes_nothing(board: Board) -> None:
     board.enroll(board.bundle("press-01"))
     before = sorted(path.name for path in board.etc.rglob("*"))
