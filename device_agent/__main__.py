@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Namespace) -> int:
     if options.check:
+        from device_agent.adapters.cli import say_readings  # noqa: PLC0415 - for --check only
+
         print(f"{options.config}: fine")  # noqa: T201 - a command line talks
+        say_readings(settings)
         return EXIT_OK
     os.umask(0o077)  # what the agent learned and holds is nobody else's, whoever made the folder
     _log_to_stderr(options.log_level)

@@ -144,6 +144,11 @@ class CheckData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeReadings:
+    """Read the board's sensors. Answer, at once: ``ReadingsTaken``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """Tell the operator."""
 
@@ -175,6 +180,7 @@ Command: TypeAlias = (
     | Evaluate
     | StopTask
     | CheckData
+    | TakeReadings
     | Log
     | Exit
 )

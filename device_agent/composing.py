@@ -43,7 +43,7 @@ def update_of(done: TrainingDone, manifest: Manifest, device_id: str, name: tupl
     )
 
 
-def last_training(done: TrainingDone, update_bytes: int) -> LastTraining:
+def last_training(done: TrainingDone, update_bytes: int, rows: int | None) -> LastTraining:
     """Return the figures to remember of a training."""
     return LastTraining(
         num_examples=done.num_examples,
@@ -52,6 +52,7 @@ def last_training(done: TrainingDone, update_bytes: int) -> LastTraining:
         train_loss=done.train_loss,
         before=_finite(done.before),
         after=_finite(done.after),
+        rows=rows,
     )
 
 
@@ -63,10 +64,12 @@ def device_metrics(
     outbox: tuple[int, int],
     traffic: tuple[int, int, int],
     uptime_s: float,
+    waits: dict[str, int],
     private: bool = False,
 ) -> DeviceMetrics:
     """Return the published figures; ``outbox`` is (updates, bytes), ``traffic`` (bytes sent, received, reconnects).
 
+    ``waits`` are counts by rule of the policy.
     ``private``: leave out what is sealed in updates, for these figures are for everybody on the broker.
     """
     counters, last = durable.counters, LastTraining() if private else durable.last
@@ -75,6 +78,8 @@ def device_metrics(
         version=version,
         trained_version=durable.trained.version if durable.trained else None,
         trainings=counters.trainings,
+        trainings_interrupted=counters.trainings_interrupted,
+        policy_waits=waits,
         updates_created=counters.updates_created,
         updates_accepted=counters.updates_accepted,
         updates_duplicate=counters.updates_duplicate,

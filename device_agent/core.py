@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.composing import device_metrics, line_of
@@ -18,6 +16,7 @@ from device_agent.orders import Orders
 from device_agent.parts import parts_for
 from device_agent.records import RestoredState
 from device_agent.upstream import Upstream
+from device_agent.working import Working
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkUp, Published, Received, Subscribed, Will
 from protocol.messages import DeviceCommand, Manifest, Receipt
@@ -58,6 +57,7 @@ class DeviceCore:
         self._gate = Gate(self._parts.topics, settings.device.id, self._parts.trust)
         self._up = Upstream(self._parts)
         self._down = Downstream(self._parts, self._up)
+        self._working = Working(self._parts, self._up, self._down)
         self._link = Link.CLOSED
         self._phase = Phase.AWAKE
         self._started_at = 0.0
@@ -80,11 +80,12 @@ class DeviceCore:
             ev.ModelCached: lambda event, _now: self._down.cached(event),
             ev.CacheFailed: self._down.cache_failed,
             ev.PatchFailed: self._down.patch_failed,
-            ev.TrainingDone: self._on_training_done,
-            ev.EvaluationDone: self._on_evaluation_done,
-            ev.TaskStopped: self._on_task_stopped,
-            ev.TaskFailed: self._on_task_failed,
-            ev.DataChanged: self._on_data_changed,
+            ev.TrainingDone: self._working.training_done,
+            ev.EvaluationDone: self._working.evaluation_done,
+            ev.TaskStopped: self._working.stopped,
+            ev.TaskFailed: lambda event, now: self._working.failed(event, now, linked=self._linked),
+            ev.DataChanged: self._working.data_changed,
+            ev.ReadingsTaken: self._working.readings,
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
             Received: self._on_received,
@@ -97,6 +98,10 @@ class DeviceCore:
         """What the broker is to publish when the connection dies without a goodbye."""
         state = DeviceState(device_id=self._settings.device.id, state="lost", boot=self._boot)
         return Will(topic=self._parts.topics.device_state(self._settings.device.id), payload=encode_status(state))
+
+    @property
+    def _linked(self) -> bool:
+        return self._link is Link.UP
 
     @property
     def stopped(self) -> bool:
@@ -121,9 +126,8 @@ class DeviceCore:
         if self._phase is Phase.ASLEEP:
             return self._wake_at
         parts = self._parts
-        found = [parts.ledger.deadline, self._look_at]
-        found.append(parts.desk.deadline(made=self._made(), may_train=self._may_train()))
-        if self._link is Link.UP:
+        found = [parts.ledger.deadline, self._look_at, self._working.deadline(linked=self._linked)]
+        if self._linked:
             found += [parts.fetch.deadline, self._down.reread_at, parts.report.deadline, *parts.announce.deadlines]
             if self._awake_until is not None and now < self._awake_until:
                 found.append(self._awake_until)
@@ -147,7 +151,7 @@ class DeviceCore:
 
     def _on_link_up(self, _event: LinkUp, now: float) -> list[Command]:
         self._link = advance(LINK, self._link, LinkStep.CONNECTED)
-        if self._link is not Link.UP:
+        if not self._linked:
             return []
         self._connections += 1
         if self._settings.sleep.awake_s > 0:
@@ -196,41 +200,6 @@ class DeviceCore:
                 return self._down.chunk(message, now)
         return []
 
-    # What the trainer says
-
-    def _on_training_done(self, event: ev.TrainingDone, now: float) -> list[Command]:
-        manifest = self._parts.desk.manifest
-        if not self._parts.desk.ended(event.task) or manifest is None:
-            return []
-        return self._up.trained(event, manifest, now)
-
-    def _on_evaluation_done(self, event: ev.EvaluationDone, now: float) -> list[Command]:
-        if not self._parts.desk.ended(event.task):
-            return []
-        last = self._parts.ledger.state.last
-        measured = replace(last, before=last.after, after=event.metrics)
-        self._parts.ledger.remember(measured)
-        self._parts.announce.news(now)
-        return [self._parts.ledger.save(), do.Log(level="info", message="evaluated", fields=dict(event.metrics))]
-
-    def _on_task_stopped(self, event: ev.TaskStopped, _now: float) -> list[Command]:
-        self._parts.desk.ended(event.task)
-        return []
-
-    def _on_task_failed(self, event: ev.TaskFailed, now: float) -> list[Command]:
-        if not self._parts.desk.ended(event.task):
-            return []
-        told = do.Log(level="error", message="training failed", fields={"reason": event.reason})
-        self._parts.desk.failed(event.reason, now)
-        self._parts.announce.news(now)
-        if event.fault != "cache":
-            return [told]
-        return [told, *self._down.drop_model(), *(self._down.start_over(now) if self._link is Link.UP else [])]
-
-    def _on_data_changed(self, _event: ev.DataChanged, _now: float) -> list[Command]:
-        self._parts.desk.forgive()
-        return [do.Log(level="info", message="samples changed")]
-
     # What time brings
 
     def _advance(self, now: float) -> list[Command]:
@@ -240,15 +209,17 @@ class DeviceCore:
             return self._wake(now)
         parts = self._parts
         commands: list[Command] = [*parts.ledger.due(now), *self._look(now)]
-        if self._link is Link.UP:
+        if self._linked:
             commands += self._down.due(now)
-        commands += parts.desk.due(now, made=self._made(), may_train=self._may_train(), name=parts.next_name)
+        commands += self._working.due(now, linked=self._linked)
         commands += parts.report.due(now)
-        if self._link is not Link.UP:
+        if not self._linked:
             return commands
         if self._sleepy(now):
             return commands + self._fall_asleep(now)
-        commands += parts.announce.state(self._state(), now)
+        if not self._working.asking:
+            # Otherwise the next event says what the state is.
+            commands += parts.announce.state(self._state(), now)
         if parts.announce.metrics_due(now):
             commands += parts.announce.metrics(self._metrics(now), now)
         return commands
@@ -264,7 +235,7 @@ class DeviceCore:
             return []
         self._phase = advance(PHASE, self._phase, PhaseStep.END)
         commands: list[Command] = [self._parts.ledger.save()]
-        if self._link is Link.UP:
+        if self._linked:
             commands += self._parts.announce.state_at_once(self._state(self._stop_reason), now)
         if self._link is not Link.CLOSED:
             commands.append(do.Disconnect())
@@ -276,7 +247,8 @@ class DeviceCore:
         parts = self._parts
         fetching = parts.fetch.target is not None and not parts.fetch.stalled
         reporting = parts.report.busy or self._up.writing
-        return parts.desk.work is Work.IDLE and not fetching and not reporting and parts.desk.settled
+        working = parts.desk.work is not Work.IDLE or self._working.asking
+        return not working and not fetching and not reporting and parts.desk.settled
 
     def _fall_asleep(self, now: float) -> list[Command]:
         self._phase = advance(PHASE, self._phase, PhaseStep.FALL_ASLEEP)
@@ -307,16 +279,6 @@ class DeviceCore:
 
     # What is told
 
-    def _made(self) -> int:
-        held = self._parts.desk.held
-        return self._parts.ledger.trained_count(held) if held is not None else 0
-
-    def _may_train(self) -> bool:
-        fetching = self._parts.fetch.target is not None and not self._parts.fetch.stalled
-        # Offline, training goes on and the outbox bounds it; online, something better is about to come.
-        waiting = ((fetching or self._parts.report.put_off) and self._link is Link.UP) or self._up.writing
-        return not waiting and self._parts.ledger.permits(self._parts.desk.held)
-
     def _state(self, reason: str = "") -> DeviceState:
         parts = self._parts
         name = work_name(
@@ -326,13 +288,14 @@ class DeviceCore:
             reporting=self._up.writing or bool(parts.report.entries),
         )
         paused = "paused by command" if parts.ledger.state.paused else ""
+        why = reason or parts.trust.reason or parts.desk.reason or self._working.reason or self._down.reason or paused
         held = parts.desk.held
         return DeviceState(
             device_id=parts.device_id,
             state=name,
             boot=self._boot,
             version=held.version if held else None,
-            reason=(reason or parts.trust.reason or parts.desk.reason or self._down.reason or paused)[:512],
+            reason=why[:512],
         )
 
     def line(self) -> str:
@@ -349,5 +312,6 @@ class DeviceCore:
             outbox=(len(parts.report.entries), parts.report.total_bytes),
             traffic=(self._sent, self._received, max(0, self._connections - 1)),
             uptime_s=now - self._started_at,
+            waits=dict(parts.warden.waits),
             private=held.sealing is not None if held else parts.trust.pinned,
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from protocol.link import LinkEvent
+
+if TYPE_CHECKING:
+    from device_agent.policy import Readings
 
 Fault: TypeAlias = Literal["data", "model", "cache", "internal"]
 """Where a failure lies: local samples, what the manifest says, the model file on disk, or elsewhere."""
@@ -126,6 +129,13 @@ class DataChanged:
     """Answer to ``CheckData`` when the file of samples is another one now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingsTaken:
+    """Answer to ``TakeReadings``: always, even when the board has no sensor at all."""
+
+    readings: Readings
+
+
 Event: TypeAlias = (
     LinkEvent
     | Started
@@ -142,4 +152,5 @@ Event: TypeAlias = (
     | TaskStopped
     | TaskFailed
     | DataChanged
+    | ReadingsTaken
 )

@@ -24,6 +24,7 @@ RETRY_S = 30.0
 
 CounterName: TypeAlias = Literal[
     "trainings",
+    "trainings_interrupted",
     "updates_created",
     "updates_accepted",
     "updates_duplicate",

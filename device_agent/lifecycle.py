@@ -39,7 +39,7 @@ class Work(Enum):
     TRAINING = "training"
     EVALUATING = "evaluating"
     STOPPING = "stopping"
-    """Asked to stop at the next step; whatever it still answers is thrown away."""
+    """Asked to stop at the next step."""
 
 
 class WorkStep(Enum):

@@ -11,6 +11,7 @@ from device_agent.ledger import Ledger
 from device_agent.reporting import Reporter
 from device_agent.training import Desk
 from device_agent.trust import Trust
+from device_agent.warden import Warden
 from protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """One device's books, desk, fetcher, reporter and announcer."""
+    """One device's books, desk, fetcher, reporter, announcer and warden."""
 
     settings: AgentSettings
     incarnation: str
@@ -33,6 +34,7 @@ class Parts:
     fetch: Fetcher
     report: Reporter
     announce: Announcer
+    warden: Warden
 
     @property
     def device_id(self) -> str:
@@ -72,4 +74,5 @@ def parts_for(
         announce=Announcer(
             topics.device_state(device.id), topics.device_metrics(device.id), settings.metrics.interval_s
         ),
+        warden=Warden(settings.policy),
     )

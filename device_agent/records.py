@@ -21,12 +21,16 @@ class LastTraining(Struct, frozen=True, kw_only=True):
     before: dict[str, float] = {}
     """Metrics on the holdout before the training, by name."""
     after: dict[str, float] = {}
+    rows: int | None = None
+    """Rows that the file of samples had then, if they were counted."""
 
 
 class Counters(Struct, frozen=True, kw_only=True):
     """Counts over the life of the outbox. ``created = accepted + duplicate + stale + rejected + dropped + waiting``."""
 
     trainings: int = 0
+    trainings_interrupted: int = 0
+    """Stopped because the board could not spare them any more; they are done again later."""
     updates_created: int = 0
     updates_accepted: int = 0
     updates_duplicate: int = 0

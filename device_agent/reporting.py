@@ -81,6 +81,8 @@ class Reporter:
         self._flight: InFlight | None = None
         self._linked = False
         self._attempt = 0
+        self.held_up = False
+        """Whether nothing new may be sent on this line; what is on its way is finished."""
 
     @property
     def entries(self) -> list[OutboxEntry]:
@@ -105,7 +107,7 @@ class Reporter:
     @property
     def deadline(self) -> float | None:
         """When ``due`` has something to do."""
-        return self._flight.deadline if self._flight else None
+        return self._flight.deadline if self._flight and (self.busy or not self.held_up) else None
 
     def entry(self, sequence: int) -> OutboxEntry | None:
         """Return the waiting update with this sequence."""
@@ -155,6 +157,8 @@ class Reporter:
 
     def due(self, now: float) -> list[Command]:
         """Do what can be done now: start the next update, end a rest, or take note that no receipt came."""
+        if self.held_up and not self.busy:
+            return []
         if self._flight is None:
             self._take_next()
         flight = self._flight

@@ -19,6 +19,7 @@ from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.adapters.model_cache import CacheError, ModelCache
 from device_agent.adapters.process import rss_bytes
+from device_agent.adapters.readings import Sensors
 from device_agent.adapters.store import Store, StoreWriteError
 from device_agent.adapters.trainer import FileWatch, Trainer
 from device_agent.core import DeviceCore
@@ -58,6 +59,7 @@ class Service:
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
         self._watch = FileWatch(settings.data.path)
+        self._sensors = Sensors(settings)
         self._link: MqttLink | None = None
         self._exit_code: int | None = None
         self._core = self._restored_core()
@@ -78,6 +80,7 @@ class Service:
             do.Evaluate: self._start_task,
             do.StopTask: self._stop_task,
             do.CheckData: self._check_data,
+            do.TakeReadings: self._take_readings,
             do.Log: self._log,
             do.Exit: self._exit,
         }
@@ -251,6 +254,9 @@ class Service:
 
     def _check_data(self, _command: do.CheckData) -> ev.Event | None:
         return ev.DataChanged() if self._watch.changed() else None
+
+    def _take_readings(self, _command: do.TakeReadings) -> ev.Event:
+        return ev.ReadingsTaken(readings=self._sensors.read())
 
     def _log(self, command: do.Log) -> None:
         fields = "".join(f" {name}={_quoted(value)}" for name, value in command.fields.items())

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
+from device_agent.hours import HOURS_PATTERN, span
 from protocol.identifiers import IDENTIFIER_PATTERN
 from protocol.link import BrokerSettings
 from protocol.messages import MAX_CHUNK_BYTES, MAX_UPDATE_BYTES
@@ -17,6 +18,7 @@ Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 Wait: TypeAlias = Annotated[float, Meta(ge=0, le=1e7)]
 """Seconds; 0 switches the thing off."""
 Period: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]
+Hours: TypeAlias = Annotated[str, Meta(pattern=HOURS_PATTERN)]
 
 
 class DeviceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +81,32 @@ class MetricsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interval_s: Period = 30.0
 
 
+class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When this board can spare a training; 0, false or an empty list switches a rule off."""
+
+    mains_only: bool = False
+    min_battery_percent: Annotated[float, Meta(ge=0, le=100)] = 30.0
+    max_cpu_c: Annotated[float, Meta(ge=0, le=150)] = 80.0
+    max_load: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    """A core, without our own training."""
+    min_free_memory_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 32 * 1024 * 1024
+    min_free_disk_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024 * 1024
+    allowed_hours: list[Hours] = []
+    quiet_hours: list[Hours] = []
+    min_new_examples: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    metered_interfaces: list[Annotated[str, Meta(min_length=1, max_length=64)]] = []
+    """Shell patterns for the interface of the default route."""
+    train_on_metered: bool = False
+    send_on_metered: bool = True
+    check_s: Period = 20.0
+    system_root: Path = "/"
+    """Where ``proc`` and ``sys`` are."""
+
+    def __post_init__(self) -> None:
+        for text in (*self.allowed_hours, *self.quiet_hours):
+            span(text)
+
+
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What this device trusts."""
 
@@ -98,6 +126,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     outbox: OutboxSettings = OutboxSettings()
     sleep: SleepSettings = SleepSettings()
     metrics: MetricsSettings = MetricsSettings()
+    policy: PolicySettings = PolicySettings()
     security: SecuritySettings = SecuritySettings()
 
     def __post_init__(self) -> None:

@@ -31,6 +31,8 @@ class Desk:
         self.task = 0
         self.manifest: Manifest | None = None
         """What the task under way works on."""
+        self.rows: int | None = None
+        """Rows of the file of samples when that task began, if they were counted."""
         self.evaluation_wanted = False
         self.equipped = False
         """Whether a task has ended in this process: what trainings need in memory (NumPy) is there."""
@@ -41,11 +43,17 @@ class Desk:
         self._rest_until: float | None = None
         self._settle_until: float | None = None
         self._failures = 0
+        self._set_aside = False
 
     @property
     def settled(self) -> bool:
         """Whether there is nothing better to wait for than what is held."""
         return self._settle_until is None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last task was set aside."""
+        return self._set_aside
 
     def expect_news(self, now: float) -> None:
         """Wait a little for the current manifest before training on what is held."""
@@ -85,21 +93,38 @@ class Desk:
         self.reason = ""
 
     def ended(self, task: int) -> bool:
-        """Take in that a task ended; return whether its result is wanted."""
+        """Take in that a task ended; return whether its result, if it has one, is wanted."""
         self.equipped = True
         if task != self.task or self.work is Work.IDLE:
             return False
-        wanted = self.work is not Work.STOPPING
+        wanted = self.work is not Work.STOPPING or self._set_aside
         self.work = advance(WORK, self.work, WorkStep.ENDED)
         return wanted
 
     def stop(self) -> list[Command]:
         """Stop the task under way and do not want its result."""
         self.evaluation_wanted = False
+        self._set_aside = False
         if self.work in (Work.IDLE, Work.STOPPING):
             return []
         self.work = advance(WORK, self.work, WorkStep.STOP)
         return [StopTask()]
+
+    def set_aside(self) -> list[Command]:
+        """Stop the training under way, to be done again later; a result that comes nevertheless is welcome."""
+        if self.work is not Work.TRAINING:
+            return []
+        self._set_aside = True
+        self.work = advance(WORK, self.work, WorkStep.STOP)
+        return [StopTask()]
+
+    def wants_to_train(self, now: float, *, made: int, may_train: bool) -> bool:
+        """Return whether a training is under way, or would begin now if the board could spare it."""
+        if self.work is not Work.IDLE:
+            return self.work is Work.TRAINING
+        if self.held is None or not may_train or not self._wanted(self.held, made):
+            return False
+        return not any(until is not None and now < until for until in (self._settle_until, self._rest_until))
 
     def due(self, now: float, *, made: int, may_train: bool, name: tuple[str, int]) -> list[Command]:
         """Start what is to be done now; ``made`` updates exist for the held version already.
@@ -139,4 +164,5 @@ class Desk:
     def _begin(self, manifest: Manifest, step: WorkStep) -> None:
         self.work = advance(WORK, self.work, step)
         self.task += 1
+        self._set_aside = False
         self.manifest = manifest

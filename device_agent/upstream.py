@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from device_agent.commands import Command, Log, Persist
 from device_agent.composing import last_training, update_row
 from device_agent.records import OutboxEntry, OutboxRow, Trained
@@ -43,7 +45,7 @@ class Upstream:
             # Never in the clear, and under no other name: better to train once more.
             return self._unsealed(now)
         row = update_row(done, manifest, self._parts.device_id, self._parts.incarnation, sequence)
-        last = last_training(done, row.entry.size)
+        last = last_training(done, row.entry.size, self._parts.desk.rows)
         self._parts.desk.rest(now + self._parts.settings.training.min_interval_s)
         self._parts.announce.news(now)
         displaced = report.displaced_by(row.entry.size)
@@ -133,6 +135,7 @@ class Upstream:
             given_up = sum((entry.epoch, entry.base_version) == (trained.epoch, trained.version) for entry in entries)
             count = max(0, trained.count - given_up)
             ledger.change(trained=Trained(epoch=trained.epoch, version=trained.version, count=count))
+        ledger.remember(replace(ledger.state.last, rows=None))
         return self._drop([entry.sequence for entry in entries], "forgotten by command")
 
     def _drop(self, sequences: list[int], reason: str) -> list[Command]:

@@ -26,6 +26,13 @@ FASTEST_S = 0.2
 """A training of the fastest device; the slowest takes ``SLOWNESS`` times as long."""
 SLOWNESS = 12.0
 """A phone of today against a microcontroller board of some years ago."""
+NO_POLICY: dict[str, Any] = {
+    "max_cpu_c": 0,
+    "min_battery_percent": 0,
+    "min_free_memory_bytes": 0,
+    "min_free_disk_bytes": 0,
+}
+"""The demo's devices are all the same machine, and whoever started it wants to see it work, however warm it gets."""
 CYCLE = 7
 """Habits repeat after so many devices."""
 FROM_FAST_TO_SLOW = (0, 2, 3, 5, 1, 6, 4)
@@ -91,6 +98,7 @@ def agent_toml(
             "outbox": {"receipt_timeout_s": 2.0, "resend_max_s": 5.0},
             "sleep": {"awake_s": plan.awake_s, "asleep_s": plan.asleep_s},
             "metrics": {"interval_s": 1.0},
+            "policy": NO_POLICY,
             **({} if secure else _security(host)),
         }
     )

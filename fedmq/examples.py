@@ -137,6 +137,20 @@ min_interval_s = 10.0                   # rest between two trainings; 0: as ofte
 
 # [metrics]
 # interval_s = 30.0
+
+# When this board can spare a training; 0 or []: no matter.
+# [policy]
+# mains_only = false
+# min_battery_percent = 30.0            # on battery
+# max_cpu_c = 80.0                      # goes on 5 degrees below
+# max_load = 0.0                        # a core, without our own training; 0.7 leaves the board to its main job
+# min_free_memory_bytes = 33554432
+# min_free_disk_bytes = 67108864
+# allowed_hours = []                    # ["22:00-06:00"], local time
+# quiet_hours = []
+# min_new_examples = 0                  # rows that the file must have gained since the last training
+# metered_interfaces = []               # ["wwan*", "ppp*"]: no training there, ...
+# send_on_metered = true                # ... but updates are sent
 """
 
 EXAMPLES = {"aggregator.toml": AGGREGATOR_TOML, "agent.toml": AGENT_TOML}

@@ -30,6 +30,7 @@ CREDENTIAL = "credential:"
 
 _PATTERNS_IN_WORDS = {
     IDENTIFIER_PATTERN: "1 to 64 letters, digits, '_', '.' or '-'",
+    r"\A(?:[01]\d|2[0-3]):[0-5]\d-(?:(?:[01]\d|2[0-3]):[0-5]\d|24:00)\Z": "the form HH:MM-HH:MM",
     r"\A[0-9a-f]{64}\Z": "64 hexadecimal digits",
     r"\A[0-9a-f]{16}\Z": "16 hexadecimal digits",
     r"\A[a-z0-9_-]{1,32}\Z": "1 to 32 small letters, digits, '_' or '-'",

@@ -109,6 +109,10 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     version: Figure | None = None
     trained_version: Figure | None = None
     trainings: Figure = 0
+    trainings_interrupted: Figure = 0
+    """Stopped by the device's policy, to be done again later."""
+    policy_waits: Counts = {}
+    """How often each rule of the policy began to hold trainings up since the agent started."""
     updates_created: Figure = 0
     updates_accepted: Figure = 0
     updates_duplicate: Figure = 0

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from device_agent.adapters.model_cache import CacheError, ModelCache, read_model
+from device_agent.adapters.readings import Sensors
 from device_agent.adapters.store import StoreError, peek
+from device_agent.policy import Case, judge
 
 if TYPE_CHECKING:
+    from device_agent.policy import Readings
     from device_agent.records import DurableState, OutboxEntry
     from device_agent.settings import AgentSettings
 
@@ -24,6 +28,8 @@ def status(settings: AgentSettings, *, as_json: bool) -> int:
     except StoreError as exc:
         return _fail(exc)
     facts = _facts(names, durable, entries, _version(state_dir))
+    readings = Sensors(settings).read()
+    facts |= {"policy": _policy(settings, readings, durable), "readings": asdict(readings)}
     if as_json:
         _say(msgspec.json.encode(facts).decode())
         return 0
@@ -89,6 +95,23 @@ def _facts(
         "holdout_before": last.before,
         "holdout": last.after,
     }
+
+
+def say_readings(settings: AgentSettings) -> None:
+    """Print which readings there are for the policy, and which there are not."""
+    found = asdict(Sensors(settings).read())
+    if not settings.policy.min_new_examples:
+        found.pop("examples")  # not counted for nobody
+    there = {name: value for name, value in found.items() if value is not None}
+    _say(f"readings: {_readable(there)}")
+    if missing := [name for name in found if name not in there]:
+        _say(f"not there, so that their rules hold nothing up: {', '.join(missing)}")
+
+
+def _policy(settings: AgentSettings, readings: Readings, durable: DurableState) -> str:
+    """Return what the rules say now to a training that would begin; what was said before is not known here."""
+    holds = judge(settings.policy, Case(readings=readings, seen=durable.last.rows)).holds
+    return f"waits: {'; '.join(holds.values())}" if holds else "may train"
 
 
 def _version(state_dir: Path) -> int | None:

@@ -12,6 +12,7 @@ import msgspec
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.core import DeviceCore
+from device_agent.policy import Readings
 from device_agent.records import DurableState, OutboxRow, RestoredState
 from device_agent.sealing import sealed
 from device_agent.settings import AgentSettings, DataSettings, DeviceSettings, OutboxSettings
@@ -112,6 +113,7 @@ class Driver:
         self.disk = disk or Disk()
         self.now = 1000.0
         self.commands: list[do.Command] = []
+        self.readings = Readings()
         self.acknowledge = True
         """Whether publishes with a token are acknowledged at once."""
         self.pins = pins
@@ -233,6 +235,8 @@ class Driver:
                 return [self._cache(command)]
             case do.DropModel():
                 self.disk.model = None
+            case do.TakeReadings():
+                return [ev.ReadingsTaken(readings=self.readings)]
         return []
 
     def _cache(self, command: do.CacheModel | do.PatchModel) -> ev.Event:

@@ -12,6 +12,7 @@ from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.adapters.patching import PatchError, patched
 from device_agent.core import DeviceCore
+from device_agent.policy import Readings
 from device_agent.records import OutboxRow, RestoredState
 from device_agent.sealing import sealed
 from device_agent.settings import AgentSettings
@@ -103,7 +104,7 @@ class DeviceProcess:
         if self.alive:
             self._alarm.set()
 
-    def _do(self, command: do.Command) -> None:  # noqa: C901 - a table of commands
+    def _do(self, command: do.Command) -> None:  # noqa: C901, PLR0912 - a table of commands
         match command:
             case do.Connect():
                 self.link = Link(self.world, self.broker, self.name, self._guarded)
@@ -127,6 +128,8 @@ class DeviceProcess:
                 self._patch(command)
             case do.DropModel():
                 self.disk.model = self.disk.model_before = None
+            case do.TakeReadings():
+                self.take(ev.ReadingsTaken(readings=Readings()))
             case do.Train():
                 self._train(command)
             case do.Exit():
