@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.policy import Readings
@@ -327,3 +330,53 @@ def test_sigterm_while_the_policy_stops_a_training() -> None:
     device.give(ev.StopRequested())
     device.give(ev.TaskStopped(task=device.last(do.Train).task))
     assert device.core.stopped
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["read", "done", "stopped", "version", "cut", "connect", "wait"]), st.floats(60.0, 95.0)),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_whatever_happens_nothing_is_trained_on_a_hot_board(steps: list[tuple[str, float]]) -> None:
+    device = driver()
+    device.start()
+    device.hold(0)
+    version = answered = 0
+    for step, value in steps:
+        task = len(device.all(do.Train))
+        if step == "read":
+            device.readings = Readings(cpu_c=value)
+            device.wait(20.0)
+            under_way = len(device.all(do.Train)) > answered
+            assert not under_way or value < 80.0 or stopped(device)
+        elif step == "done" and task > answered:
+            answered = task
+            device.finish_training()
+        elif step == "stopped" and task > answered and stopped(device):
+            answered = task
+            device.give(ev.TaskStopped(task=task))
+        elif step == "version":
+            version += 1
+            device.hold(version)
+        elif step in ("cut", "connect"):
+            getattr(device, step)()
+        else:
+            device.wait(value)
+    # In the end, cool and connected and with every answer given, it trains the newest version.
+    device.readings = COOL
+    device.connect()
+    if len(device.all(do.Train)) > answered and stopped(device):
+        device.give(ev.TaskStopped(task=len(device.all(do.Train))))
+    elif len(device.all(do.Train)) > answered:
+        device.finish_training()
+    device.hold(version + 1)
+    device.wait(60.0)
+    assert device.last(do.Train).manifest.version == version + 1
+
+
+def stopped(device: Driver) -> bool:
+    """Return whether the last training was told to stop."""
+    told = [command for command in device.commands if isinstance(command, do.Train | do.StopTask)]
+    return isinstance(told[-1], do.StopTask)
