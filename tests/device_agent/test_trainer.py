@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,3 +210,30 @@ def test_numpy_is_not_imported_before_the_first_task() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_it_is_at_no_step_before_and_after_a_task(make: Callable[..., Bench]) -> None:
+    made = make()
+    assert made.trainer.alive
+    assert made.trainer.step_s(time.monotonic()) == 0.0
+    assert isinstance(made.run(), TrainingDone)
+    assert made.trainer.alive
+    assert made.trainer.step_s(time.monotonic() + 1000.0) == 0.0
+
+
+def test_a_step_that_hangs_is_seen_and_an_ended_thread_is_not_alive(make: Callable[..., Bench]) -> None:
+    made = make()
+    samples = made.folder / "samples.npz"
+    samples.unlink()
+    os.mkfifo(samples)
+    begun = time.monotonic()
+    made.trainer.start(
+        Train(task=1, manifest=made.manifest, contribution=0, incarnation="1" * 16, sequence=1), made.cache.open()
+    )
+    assert made.trainer.step_s(begun + 1000.0) > 900.0
+    with samples.open("wb"):  # the reader comes to an end
+        pass
+    assert isinstance(made.answers.get(timeout=60), TaskFailed)
+    assert made.trainer.step_s(begun + 1000.0) == 0.0
+    made.trainer.close(20.0)
+    assert not made.trainer.alive
