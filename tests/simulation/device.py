@@ -72,6 +72,7 @@ class DeviceProcess:
         """Digest of the parameters of every version that was ever cached."""
         self.starts = self.crashes = 0
         self.alive = False
+        self._told_to_stop = False
         self._alarm = Alarm(world, lambda: self.core.deadline(world.now), lambda: self.take(ev.Tick()))
         self.world.after(world.rng.uniform(0.0, 5.0), self.start)
 
@@ -129,7 +130,10 @@ class DeviceProcess:
             case do.DropModel():
                 self.disk.model = self.disk.model_before = None
             case do.TakeReadings():
-                self.take(ev.ReadingsTaken(readings=Readings()))
+                hot = self.world.chance(self.world.weather.heat)
+                self.take(ev.ReadingsTaken(readings=Readings(cpu_c=90.0 if hot else 60.0)))
+            case do.StopTask():
+                self._told_to_stop = True
             case do.Train():
                 self._train(command)
             case do.Exit():
@@ -180,6 +184,7 @@ class DeviceProcess:
 
     def _train(self, command: do.Train) -> None:
         start = self.starts
+        self._told_to_stop = False
         delta = np.random.default_rng(self.world.rng.getrandbits(32)).normal(0.0, 0.1, self.size).astype(np.float32)
         done = ev.TrainingDone(
             task=command.task,
@@ -190,8 +195,11 @@ class DeviceProcess:
         )
 
         def finish() -> None:
-            if self.alive and start == self.starts:
-                self.take(sealed(done, command, self.name))
+            if not self.alive or start != self.starts:
+                return
+            # Whether another step comes after the word is a matter of luck.
+            stopped = self._told_to_stop and self.world.chance(0.7)
+            self.take(ev.TaskStopped(task=command.task) if stopped else sealed(done, command, self.name))
 
         self.world.after(self.training_s * self.world.rng.uniform(0.5, 1.5), finish)
 

@@ -20,7 +20,7 @@ from aggregator.configuration import (
 from aggregator.downlink import vector_of
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Aggregation
-from device_agent.settings import AgentSettings, DataSettings, DeviceSettings, OutboxSettings
+from device_agent.settings import AgentSettings, DataSettings, DeviceSettings, OutboxSettings, PolicySettings
 from models import build
 from protocol.messages import ModelUpdate, Participation
 from tests.simulation.aggregator import AggregatorProcess
@@ -49,6 +49,7 @@ def settings_of_device(name: str) -> AgentSettings:
         device=DeviceSettings(id=name, federation="sim", state_dir=str(Path("unused"))),
         data=DataSettings(path="unused", watch_s=0.0),
         outbox=OutboxSettings(receipt_timeout_s=1.0, resend_max_s=8.0, chunk_bytes=256, max_updates=4),
+        policy=PolicySettings(check_s=0.5),
     )
 
 

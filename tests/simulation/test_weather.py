@@ -18,6 +18,7 @@ STORMS = {
     "crashing-aggregator": Weather(crash_aggregator=0.02, drop=0.02),
     "crashing-devices": Weather(crash_device=0.03, duplicate=0.1),
     "disk-full": Weather(store_fails=0.1, drop=0.05),
+    "heat": Weather(heat=0.4, cut_every_s=4.0, drop=0.02),
     "broker-restarts": Weather(broker_restart_every_s=12.0, drop=0.02),
     "everything": Weather(
         drop=0.1,
@@ -27,6 +28,7 @@ STORMS = {
         crash_aggregator=0.005,
         crash_device=0.01,
         store_fails=0.02,
+        heat=0.1,
         broker_restart_every_s=25.0,
     ),
 }
@@ -59,6 +61,17 @@ def test_nor_when_versions_come_as_deltas(storm: str, seed: int) -> None:
     received, from_delta = models_received(fleet)
     # A device that crashes all the time has rarely trained, and before that it takes models whole.
     assert from_delta > received / 3, "deltas were hardly used"
+
+
+def test_heat_interrupts_trainings_and_yet_every_device_gets_its_word_in() -> None:
+    fleet = Fleet(seed=0, weather=Weather(heat=0.3))
+
+    fleet.run(240.0)
+
+    fleet.check()
+    counters = [device.disk.state.durable.counters for device in fleet.devices]
+    assert sum(counts.trainings_interrupted for counts in counters) > 5
+    assert all(counts.updates_accepted > 0 for counts in counters)
 
 
 def test_in_fine_weather_versions_come_as_deltas_once_a_device_has_trained() -> None:

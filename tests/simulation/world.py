@@ -24,6 +24,8 @@ class Weather:
     crash_aggregator: float = 0.0
     crash_device: float = 0.0
     store_fails: float = 0.0
+    heat: float = 0.0
+    """Share of the looks at its sensors that find a device too hot to train."""
     broker_restart_every_s: float = 0.0
     broker_forgets: float = 0.5
     """Share of the broker's restarts that lose everything retained and every session."""
