@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from protocol.adapters.credentials import read_password
 from protocol.adapters.mqtt import LinkLoop, MqttLink
 from protocol.link import BrokerSettings, LinkDown, LinkUp, Published, Received, Subscribed, Will
 from protocol.settings import ConfigurationError
@@ -273,6 +274,7 @@ def test_a_password_is_the_first_line_of_its_file(tmp_path: Path, links: Links, 
 def test_a_wrong_password_is_a_reason(tmp_path: Path, links: Links, guarded: EmbeddedBroker, protocol: str) -> None:
     file = tmp_path / "secret"
     file.write_text("wrong\n", encoding="utf-8")
+    file.chmod(0o600)
     settings = {"username": "someone", "password_file": str(file), "protocol": protocol}
 
     peer = links(guarded.port, settings=settings)
@@ -285,6 +287,25 @@ def test_a_password_file_that_is_not_there_is_named(tmp_path: Path, links: Links
 
     with pytest.raises(ConfigurationError, match="none: cannot be read: No such file"):
         peer.link.start()
+
+
+def test_a_password_file_that_others_can_read_is_refused_with_the_cure(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("letmein\n", encoding="utf-8")
+    for mode in (0o644, 0o640, 0o604):
+        file.chmod(mode)
+        with pytest.raises(ConfigurationError, match=f"mode {mode:04o}.; chmod 600") as caught:
+            read_password(str(file))
+        assert "letmein" not in str(caught.value)
+
+
+def test_a_password_may_be_a_credential_of_systemd_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broker").write_text("letmein\n", encoding="utf-8")
+    (tmp_path / "broker").chmod(0o444)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_password("credential:broker") == "letmein"
+    with pytest.raises(ConfigurationError, match="password file"):
+        read_password("credential:other")
 
 
 def test_two_hundred_links_share_a_loop(mosquitto: EmbeddedBroker, links: Links) -> None:
