@@ -8,6 +8,7 @@ from models.errors import DataError, PlanError, SpecError
 from models.metrics import ClassificationMetrics, Metrics, RegressionMetrics
 from models.network import Model
 from models.parameters import Layout
+from models.series import Series
 from models.spec import NetworkSpec
 from models.training import TrainingPlan, TrainingResult, local_train
 
@@ -20,6 +21,7 @@ __all__ = [
     "Model",
     "PlanError",
     "RegressionMetrics",
+    "Series",
     "SpecError",
     "TrainingPlan",
     "TrainingResult",
