@@ -1,19 +1,22 @@
 """One aggregator a federation: who starts asks first, and gives way when somebody answers.
 
 Two stores mean two sessions at the broker, so a mistaken second aggregator never throws the first one off; it hears
-the first one's answer and ends. On one store the lock of the state directory comes before all this, so whatever speaks
-for our own store is ourselves: an echo, or words of a predecessor that the broker kept for us.
+the first one's answer and ends. On one store the lock of the state directory comes before all this, and the store
+remembers the instances that ran on it: their words are our own, an echo or what the broker kept for us.
 
-A broker that gives sessions by certificate (as broker_config has it) keeps only one of two aggregators connected, if
-both use the same one: they throw each other off, and no question is ever answered. They still read each other's
-retained states. One that changes between two connections is of somebody alive.
+Two aggregators may share a session all the same: on a broker that gives sessions by certificate (as broker_config has
+it) when both use the same one, and on any broker when a store was copied. They throw each other off, and no question is
+ever answered. They still read each other's retained states. One that changes between two connections is of somebody
+alive. An instance that our store does not know may also have run on it after the backup that it was restored from:
+what it left behind does not change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, TypeAlias
 
-from protocol.status import AggregatorState
+from protocol.status import AggregatorClaim, AggregatorState
 
 Verdict: TypeAlias = Literal["wait", "active", "refuse"]
 
@@ -27,10 +30,12 @@ MAX_LOST = 5
 
 
 class Claim:
-    """Decides whether this process is the federation's aggregator."""
+    """Decides whether this process, ``instance``, is the federation's aggregator."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, instance: str, before: Collection[str] = ()) -> None:
         self._store = store
+        self._instance = instance
+        self._own = {instance, *before}
         self.active = False
         self.deadline: float | None = None
         self._announced: AggregatorState | None = None
@@ -43,21 +48,27 @@ class Claim:
 
     def heard_state(self, state: AggregatorState, now: float, *, retained: bool) -> Verdict:
         """Take in a state of an aggregator, possibly our own or left over from before."""
-        if state.store == self._store:
+        if self.is_ours(state):
             return "active" if self.active else "wait"
         if retained:
             return self._found(state, now)
         if state.status == "offline":
             return "active" if self.active else "wait"
+        if state.store == self._store:  # whoever shares our session is not there while we are
+            return self._found(state, now)
         # Alive. When both are active (two networks were joined), the smaller name stays: both decide alike.
-        return "active" if self.active and self._store < state.store else "refuse"
+        return "active" if self.active and self._smaller(state) else "refuse"
+
+    def is_ours(self, said: AggregatorState | AggregatorClaim) -> bool:
+        """Return whether this process said it, or one before it on this store."""
+        return said.store == self._store and said.instance in self._own
 
     def _found(self, state: AggregatorState, now: float) -> Verdict:
         """Take in what somebody else left at the broker."""
         before, self._announced = self._announced, state
         came_back = before is not None and before.store == state.store and _moment(before) != _moment(state)
         if self.active:  # what is said next asks for an answer
-            return "refuse" if came_back and self._store > state.store else "active"
+            return "refuse" if came_back and not self._smaller(state) else "active"
         if came_back or self._lost >= MAX_LOST:
             return "refuse"
         # Perhaps it died without a will: only an answer counts. Or its will was published because our own connection
@@ -65,11 +76,11 @@ class Claim:
         self.deadline = now + ANNOUNCED_WAIT_S
         return "wait"
 
-    def heard_claim(self, store: str) -> Verdict:
+    def heard_claim(self, claim: AggregatorClaim) -> Verdict:
         """Take in somebody's question."""
-        if store == self._store or self.active:
-            return "active" if self.active else "wait"
-        return "wait" if self._store < store else "refuse"
+        if self.active:
+            return "active"
+        return "wait" if claim.store == self._store or self._smaller(claim) else "refuse"
 
     def tick(self, now: float) -> bool:
         """Return whether the wait ended just now, unanswered: this process is the aggregator."""
@@ -83,6 +94,9 @@ class Claim:
         if self.deadline is not None and self._announced is not None:
             self._lost += 1
         self.deadline = None
+
+    def _smaller(self, other: AggregatorState | AggregatorClaim) -> bool:
+        return (self._store, self._instance) < (other.store, other.instance)
 
 
 def _moment(state: AggregatorState) -> tuple[str, int]:

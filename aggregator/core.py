@@ -90,7 +90,7 @@ class AggregatorCore:
         self._pace = Pace(settings.pace.updates_per_s)
         self._intake = Intake(settings, self.topics, self.ledger, self.fleet, self._pace)
         self._announcer = Announcer(self.topics)
-        self._presence = Presence(self.topics, instance, restored.store_id)
+        self._presence = Presence(self.topics, instance, restored.store_id, restored.instances)
         self._link_up = False
         self._stopping = False
         self.status = Status(instance, restored.store_id, self.topics, self.ledger, self.fleet, settings.schedule.goal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from aggregator.claim import Claim
@@ -27,11 +29,11 @@ MAX_HELD = 20_000
 class Presence:
     """Whether this process is the federation's aggregator, by what it hears on the topics of state and claim."""
 
-    def __init__(self, topics: Topics, instance: str, store: str) -> None:
+    def __init__(self, topics: Topics, instance: str, store: str, before: Collection[str] = ()) -> None:
         self._topics = topics
         self._instance = instance
         self._store = store
-        self._claim = Claim(store)
+        self._claim = Claim(store, instance, before)
         self._contention = Contention(TAKEOVER_WAIT_S)
         self._held: list[Received] = []
 
@@ -111,15 +113,15 @@ class Presence:
         if verdict == "refuse":
             return False, self._give_way(state.instance)
         # Nobody's will or goodbye must stand for us, not even that of an earlier connection of our own.
-        stands = state.store == self._store and state.status == "online"
+        stands = self._claim.is_ours(state) and state.status == "online"
         return verdict == "active" and not stands, []
 
     def _hear_claim(self, received: Received) -> tuple[bool, list[Command]]:
         claim = decode_status(received.payload, AggregatorClaim)
-        verdict = self._claim.heard_claim(claim.store)
+        verdict = self._claim.heard_claim(claim)
         if verdict == "refuse":
             return False, self._give_way(claim.instance)
-        return verdict == "active" and claim.store != self._store, []
+        return verdict == "active" and not self._claim.is_ours(claim), []
 
     def _give_way(self, other: str) -> list[Command]:
         reason = (

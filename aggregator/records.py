@@ -140,6 +140,8 @@ class Restored:
     """Identity of the store: the name of our session at the broker."""
     version: VersionRecord
     server: ServerState
+    instances: tuple[str, ...] = ()
+    """Processes that worked on this store, the newest last."""
     generation: int = 0
     """When the epoch began (see ``aggregator.numbering``)."""
     issued: int = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import signal
 import threading
 import time
@@ -85,7 +84,6 @@ class Service:
         settings = prepared.settings
         self._prepared = prepared
         self._store = store
-        self._instance = secrets.token_hex(8)
         self._inbox = Inbox(settings.admission.max_waiting_messages)
         self._begun = time.monotonic()
         self._exit: Exit | None = None
@@ -97,11 +95,10 @@ class Service:
         self._committer = Committer(store)
         self._under_way: UnderWay | None = None
         restored = store.restore()
+        self._instance = restored.instances[-1]
         self._core = self._core_from(restored)
         federation = settings.aggregator.federation
-        self._snapshots = SnapshotKeeper(
-            prepared.state_dir, federation, restored.store_id, prepared.model, restored.generation
-        )
+        self._snapshots = SnapshotKeeper(prepared.state_dir, federation, prepared.model, restored)
         self._snapshots.note(restored.version, restored.shelf)
         self._timers = Timers(
             interval_s=settings.schedule.interval_s,

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from aggregator.adapters.deltas import SUFFIXES, DeltaFiles
 from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused, translated
 from aggregator.adapters.lock import StateLock
-from aggregator.adapters.restoring import read_meta, restored
+from aggregator.adapters.restoring import instances_of, read_meta, restored
 from aggregator.adapters.rows import json_of
 from aggregator.adapters.schema import (
     APPLICATION_ID,
@@ -42,6 +42,9 @@ MAX_CHECKED_BYTES = 256 * 1024 * 1024
 
 KEPT_WRECKS = 5
 """So many broken databases are kept to be looked at."""
+
+KEPT_INSTANCES = 64
+"""Starts that a store remembers; what older ones said has long been replaced at the broker."""
 
 _PARTS = ("-wal", "-shm", *SUFFIXES, "")
 """What the files of a database are called behind its name; the database itself goes last."""
@@ -100,7 +103,7 @@ def _opened(path: Path, founding: Founding, limits: RegistryTable, lock: StateLo
             _found(db, path.parent, founding)
         else:
             _check(db, path, founding)
-        _number_this_start(db, founding.clock())
+        _note_this_start(db, founding.clock())
         return Store(path, db, lock, limits)
     except sqlite3.Error as exc:
         db.close()
@@ -155,9 +158,10 @@ def _number_old_store(db: sqlite3.Connection) -> None:
         put_meta(db, {"generation": str(int(float(meta["created"]) * 1000)), "issued": "0"})
 
 
-def _number_this_start(db: sqlite3.Connection, wall: float) -> None:
-    issued = next_number(int(read_meta(db)["issued"]), wall)
-    put_meta(db, {"issued": str(issued)})
+def _note_this_start(db: sqlite3.Connection, wall: float) -> None:
+    meta = read_meta(db)
+    instances = (*instances_of(meta), secrets.token_hex(8))[-KEPT_INSTANCES:]
+    put_meta(db, {"issued": str(next_number(int(meta["issued"]), wall)), "instances": " ".join(instances)})
 
 
 def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
@@ -185,11 +189,11 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         raise StoreError(f"{directory}: {exc}") from exc
     if snapshot is None:
         version, server, shelf = founding.begin()
-        store_id = secrets.token_hex(8)
+        store_id, instances = secrets.token_hex(8), ""
         log.info(f"new store for federation {founding.federation}: version {version.version}")
     else:
         version, server, shelf = founding.go_on(snapshot.version, snapshot.parameters)
-        shelf, store_id = _together(snapshot, shelf), snapshot.store_id
+        shelf, store_id, instances = _together(snapshot, shelf), snapshot.store_id, " ".join(snapshot.instances)
         log.warning(
             f"no store, but a snapshot: going on with version {version.version} in a new epoch; "
             "lineage, fleet and what was in the open buffer are lost"
@@ -201,6 +205,7 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         "generation": str(generation),
         "issued": str(generation),
         "store_id": store_id,
+        "instances": instances,
         "federation": founding.federation,
         "layout": founding.layout,
         "spec": json.dumps(founding.spec),

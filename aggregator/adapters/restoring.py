@@ -35,6 +35,7 @@ def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | 
         epoch=_text(meta["epoch"]),
         store_id=_text(meta["store_id"]),
         version=version,
+        instances=instances_of(meta),
         generation=int(meta["generation"]),
         issued=int(meta["issued"]),
         server=_server(db, meta, version),
@@ -45,6 +46,11 @@ def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | 
         withdrawn=plain_of(_text(meta["withdrawn"]), tuple[tuple[int, int], ...]),
         shelf=plain_of(_text(meta["shelf"]), tuple[Shelf, ...]),
     )
+
+
+def instances_of(meta: dict[str, str | bytes]) -> tuple[str, ...]:
+    """Return the processes that worked on the store, the newest last."""
+    return tuple(_text(meta.get("instances", "")).split())
 
 
 def _current_version(db: sqlite3.Connection) -> VersionRecord:

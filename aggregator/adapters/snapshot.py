@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from aggregator.records import Shelf, VersionRecord
+from aggregator.records import Restored, Shelf, VersionRecord
 from models import Model
 from protocol.chunks import digest_of
 
@@ -29,6 +29,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     federation: str
     store_id: str
     """So that the session at the broker goes on, and is not left there to fill with messages."""
+    instances: tuple[str, ...] = ()
     generation: int = 0
     """The epoch's: the next one has to be above it."""
     layout: str
@@ -69,11 +70,12 @@ def read_snapshot(directory: Path, federation: str, layout: str) -> Snapshot | N
 class SnapshotKeeper:
     """Writes the snapshot when the version has changed, but not too often."""
 
-    def __init__(self, directory: Path, federation: str, store_id: str, model: Model, generation: int = 0) -> None:
+    def __init__(self, directory: Path, federation: str, model: Model, restored: Restored) -> None:
         self._directory = directory
         self._federation = federation
-        self._store_id = store_id
-        self._generation = generation
+        self._store_id = restored.store_id
+        self._instances = restored.instances
+        self._generation = restored.generation
         self._model = model
         self._pending: Snapshot | None = None
         self._not_before = -math.inf
@@ -83,6 +85,7 @@ class SnapshotKeeper:
         self._pending = Snapshot(
             federation=self._federation,
             store_id=self._store_id,
+            instances=self._instances,
             generation=self._generation,
             layout=self._model.layout.digest,
             spec=dict(self._model.spec),

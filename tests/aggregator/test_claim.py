@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import Literal
@@ -21,16 +22,23 @@ from tests.aggregator.harness import Bench, fresh, nothing_to_say, only, setting
 UP = LinkUp(session_present=False, protocol="3.1.1")
 
 
-def core_of(store: str) -> AggregatorCore:
+def core_of(store: str, *, instance: str = "", before: tuple[str, ...] = ()) -> AggregatorCore:
     settings = settings_with()
     model = build(settings.model)
-    return AggregatorCore(settings, model, fresh(settings, model, store * 16), store * 16, nothing_to_say)
+    restored = replace(fresh(settings, model, store * 16), instances=before)
+    return AggregatorCore(settings, model, restored, (instance or store) * 16, nothing_to_say)
 
 
 def state_of(
-    core: AggregatorCore, store: str, status: Literal["online", "offline"] = "online", *, retain: bool = False
+    core: AggregatorCore,
+    store: str,
+    status: Literal["online", "offline"] = "online",
+    *,
+    retain: bool = False,
+    instance: str = "",
 ) -> Received:
-    state = AggregatorState(federation="bench", epoch="e" * 16, instance=store * 16, store=store * 16, status=status)
+    said = (instance or store) * 16
+    state = AggregatorState(federation="bench", epoch="e" * 16, instance=said, store=store * 16, status=status)
     return Received(topic=core.topics.aggregator_state, payload=encode_status(state), retain=retain)
 
 
@@ -110,10 +118,10 @@ def test_the_will_of_one_that_gave_way_does_not_stand() -> None:
 def test_an_offline_of_our_own_from_an_older_connection_does_not_stand() -> None:
     bench = Bench()
 
-    commands = bench.handle(state_of(bench.core, "5", "offline"))
+    commands = bench.handle(state_of(bench.core, "5", "offline", instance="1"))
 
     assert said(bench.core, list(commands)) == ["online"]
-    echo = bench.handle(state_of(bench.core, "5"))
+    echo = bench.handle(state_of(bench.core, "5", instance="1"))
     assert not said(bench.core, list(echo)), "it would talk to itself for ever"
 
 
@@ -165,13 +173,30 @@ def test_a_stranger_that_is_alive_answers_within_that_time() -> None:
     assert only(core.handle(state_of(core, "9"), 0.2, 0.0), Exit)
 
 
+@pytest.mark.parametrize("retain", [False, True])
 @pytest.mark.parametrize("status", ["online", "offline"])
-def test_words_of_a_predecessor_on_the_same_store_cost_nothing(status: Literal["online", "offline"]) -> None:
-    core = started()
+def test_words_of_a_predecessor_on_the_same_store_cost_nothing(
+    status: Literal["online", "offline"], retain: bool
+) -> None:
+    core = core_of("5", instance="8", before=("6" * 16, "7" * 16))
+    core.handle(UP, 0.0, 0.0)
 
-    core.handle(state_of(core, "5", status, retain=True), 0.1, 0.0)
+    for instance in "678":
+        core.handle(state_of(core, "5", status, retain=retain, instance=instance), 0.1, 0.0)
 
     assert core.deadline() == QUIET_WAIT_S
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_words_of_one_that_ran_after_the_backup_cost_only_time(retain: bool) -> None:
+    core = core_of("5", instance="8", before=("6" * 16,))
+    core.handle(UP, 0.0, 0.0)
+
+    for _ in range(2):
+        assert not only(core.handle(state_of(core, "5", retain=retain, instance="7"), 0.1, 0.0), Exit)
+    core.handle(Tick(), 0.1 + ANNOUNCED_WAIT_S, 0.0)
+
+    assert core.active
 
 
 def test_an_active_one_that_comes_back_to_a_stale_online_asks_rather_than_ends() -> None:
@@ -258,7 +283,7 @@ def test_after_a_cut_the_broker_delivers_held_updates_again_and_they_count_once(
 
 
 def test_the_tick_is_due_at_the_deadline_exactly() -> None:
-    claim = Claim("5")
+    claim = Claim("5", "5")
     claim.asked(29.999999999999996)
     assert claim.deadline is not None
 
@@ -332,8 +357,8 @@ def test_however_they_start_and_however_slow_the_network_exactly_one_stays(
 class OneSession:
     """A broker that keeps one connection a name, and aggregators with the same name: each throws the other off."""
 
-    def __init__(self, *stores: str) -> None:
-        self.cores = {store: core_of(store) for store in stores}
+    def __init__(self, *names: str, copies: bool = False) -> None:
+        self.cores = {name: core_of("0", instance=name) if copies else core_of(name) for name in names}
         self.connected = ""
         self.retained: bytes | None = None
         self.ended: list[str] = []
@@ -366,10 +391,13 @@ class OneSession:
                 self.connected = ""
 
 
+@pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("will", [False, True])
 @pytest.mark.parametrize(("first", "second"), ["15", "51"])
-def test_of_two_with_one_certificate_the_newcomer_ends(first: str, second: str, will: bool) -> None:
-    broker = OneSession(first, second)
+def test_of_two_with_one_certificate_or_copied_store_the_newcomer_ends(
+    first: str, second: str, will: bool, copies: bool
+) -> None:
+    broker = OneSession(first, second, copies=copies)
     broker.connect(first)
     broker.wait(1.0)
     assert broker.cores[first].active
@@ -386,9 +414,10 @@ def test_of_two_with_one_certificate_the_newcomer_ends(first: str, second: str, 
     assert broker.cores[first].active
 
 
+@pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize(("first", "second"), ["15", "51"])
-def test_of_two_that_became_active_one_after_the_other_one_ends(first: str, second: str) -> None:
-    broker = OneSession(first, second)
+def test_of_two_that_became_active_one_after_the_other_one_ends(first: str, second: str, copies: bool) -> None:
+    broker = OneSession(first, second, copies=copies)
     broker.connect(first)
     broker.wait(1.0)
     broker.connect(second)

@@ -13,7 +13,9 @@ import pytest
 from aggregator.adapters.console import BURST, WINDOW_S, LineFormatter, RepetitionFilter
 from aggregator.adapters.preparing import prepare
 from aggregator.adapters.snapshot import INTERVAL_S, SnapshotKeeper, read_snapshot
+from models import Model
 from protocol.settings import ConfigurationError
+from tests.aggregator.harness import fresh, settings_with
 from tests.support.aggregators import write_config
 from tests.support.stores import version_record
 
@@ -154,9 +156,13 @@ def test_a_clock_set_back_does_not_silence_the_log() -> None:
     assert limit.filter(record("the same", 1e9 - 86400))
 
 
+def keeper_in(directory: Path, model: Model) -> SnapshotKeeper:
+    return SnapshotKeeper(directory, "test", model, fresh(settings_with(), model, "5" * 16))
+
+
 def test_snapshots_are_not_written_too_often(tmp_path: Path) -> None:
     model = prepare(write_config(tmp_path)).model
-    keeper = SnapshotKeeper(tmp_path, "test", "5" * 16, model)
+    keeper = keeper_in(tmp_path, model)
 
     def kept() -> int:
         snapshot = read_snapshot(tmp_path, "test", model.layout.digest)
@@ -179,7 +185,7 @@ def test_snapshots_are_not_written_too_often(tmp_path: Path) -> None:
 def test_a_snapshot_that_cannot_be_written_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = prepare(write_config(tmp_path)).model
     directory = tmp_path / "later"
-    keeper = SnapshotKeeper(directory, "test", "5" * 16, model)
+    keeper = keeper_in(directory, model)
     keeper.note(version_record(1, np.zeros(15, np.float32)), ())
     keeper.write_if_due(0.0)
     assert "cannot write the snapshot of version 1" in caplog.text

@@ -16,8 +16,9 @@ import pytest
 
 from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused
 from aggregator.adapters.lock import StoreInUse, is_locked
-from aggregator.adapters.opening import KEPT_WRECKS
+from aggregator.adapters.opening import KEPT_INSTANCES, KEPT_WRECKS
 from aggregator.adapters.registry import open_registry
+from aggregator.adapters.schema import DATABASE_NAME
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, read_snapshot, write_snapshot
 from aggregator.records import Restored, Shelf
 from protocol.chunks import digest_of
@@ -203,6 +204,29 @@ def test_a_broken_snapshot_is_not_used(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SNAPSHOT_NAME).write_bytes(content)
     assert read_snapshot(tmp_path, "test", LAYOUT) is None
     assert reopened(tmp_path).version.version == 0
+
+
+def test_a_store_remembers_who_worked_on_it(tmp_path: Path) -> None:
+    starts = [reopened(tmp_path).instances for _ in range(KEPT_INSTANCES + 2)]
+
+    assert len(starts[0]) == 1
+    assert starts[1] == (*starts[0], starts[1][-1])
+    assert starts[-1] == (*starts[-2][1:], starts[-1][-1])
+    assert len(set(starts[-1])) == KEPT_INSTANCES
+
+
+def test_a_store_that_is_begun_anew_remembers_too(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, snapshot(7, instances=("1" * 16, "2" * 16)))
+
+    assert reopened(tmp_path).instances[:-1] == ("1" * 16, "2" * 16)
+
+
+def test_a_store_from_before_that_was_remembered_is_read(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as db, db:
+        db.execute("DELETE FROM meta WHERE key = 'instances'")
+
+    assert len(reopened(tmp_path).instances) == 1
 
 
 def test_a_snapshot_without_a_database_is_used(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aggregator.presence import EXIT_NOT_ALONE
 from device_agent.double import EXIT_TWICE
 from protocol.link import LinkDown, LinkUp, Received
 from protocol.topics import Topics
@@ -84,3 +86,24 @@ def test_of_two_agents_with_one_identity_one_ends(mosquitto: EmbeddedBroker, tmp
         assert "two agents say that they are device device-0" in federation.log("aggregator")
         assert federation.stop(stayed) in (0, -signal.SIGTERM)
         federation.stop("aggregator")
+
+
+def test_of_two_copies_of_one_store_one_ends_and_the_other_goes_on(mosquitto: EmbeddedBroker, tmp_path: Path) -> None:
+    with Federation(tmp_path, mosquitto.port) as federation:
+        federation.start_aggregator()
+        for number in range(2):
+            federation.start_agent(number)
+        federation.wait_for_version(1)
+        federation.stop("aggregator")
+        shutil.copytree(tmp_path / "aggregator-state", tmp_path / "aggregator-copy-state")
+        federation.start_aggregator()
+        federation.wait_for_versions_more(1)
+
+        copy = federation.start_aggregator("aggregator-copy")
+
+        wait_until(lambda: copy.poll() is not None, "the copy has ended")
+        assert copy.returncode == EXIT_NOT_ALONE
+        assert "another aggregator" in federation.log("aggregator-copy")
+        federation.wait_for_versions_more(2)
+        federation.stop_all()
+        federation.check(agents=2)

@@ -112,6 +112,7 @@ class AggregatorProcess:
         self.alive = True
         instance = f"{self.world.rng.getrandbits(64):016x}"
         self.core = self._core(instance)
+        self.store.restored = replace(self.store.restored, instances=(*self.store.restored.instances, instance))
         name = f"aggregator-{self.store.restored.store_id}"
         self.link = Link(self.world, self.broker, name, self._guarded)
         self.link.start(self.core.will, persistent=True)
