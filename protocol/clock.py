@@ -1,0 +1,156 @@
+"""What the wall clock is worth: boards without a battery start in 1970, or on the day on which they were switched off.
+
+Pure: what the clocks say comes in as a ``Reading`` (``protocol.adapters.system_clock`` takes it). Deadlines never ask
+here, they use the monotonic clock; this is for what does mean the date: certificates, hours, times of samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+EARLIEST_S = 1_735_689_600.0
+"""2025-01-01: nothing of this program was there before, so a clock that says less has not been set."""
+
+SLACK_S = 300.0
+"""So far a clock may be behind what it said before: a time server corrects what a cheap crystal got wrong."""
+
+JUMP_S = 2.0
+"""A clock that moved so far against the time since boot was set, by somebody or a time server; slewing is less."""
+
+KEEP_EVERY_S = 6 * 3600.0
+"""The last known time is written so often: four small files a day are nothing to a memory card."""
+
+PROVISIONAL_BELOW_S = 1e9
+"""Times of samples below this (2001) are seconds since boot: no board runs for thirty years, no clock is that slow."""
+
+
+class ClockSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[clock]`` table of both configuration files."""
+
+    wait_s: Annotated[float, Meta(ge=0, le=1e7)] = 120.0
+    """How long what needs the date waits for a clock that is not set, before it goes on as well as it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the clocks say at one moment; seconds."""
+
+    wall: float
+    """Since 1970, by CLOCK_REALTIME: may be anything."""
+    since_boot: float
+    """By CLOCK_BOOTTIME: only grows, also while the board is suspended; begins anew with each boot."""
+    synchronized: bool | None
+    """Whether a time service says that the clock is right; False: it says not yet; None: nobody says anything."""
+
+    @property
+    def offset(self) -> float:
+        """What is to be added to a time since boot to have it since 1970, if the wall clock is right."""
+        return self.wall - self.since_boot
+
+
+class WallClock:
+    """Judges readings by the last time that is known to have been; remembers that. One for a process."""
+
+    def __init__(self, last_known: float = 0.0, *, wait_s: float = 120.0) -> None:
+        """``last_known``: what ``keep`` said last, also before this boot; 0 when nothing did."""
+        self.last_known = last_known
+        self._kept = last_known
+        self._wait_s = wait_s
+        self._begun: float | None = None
+
+    def plausible(self, reading: Reading) -> bool:
+        """Whether it can be that late: not before this program was made, nor before a time that has been.
+
+        A time service that is content is believed, whatever was known before.
+        """
+        return reading.wall >= EARLIEST_S and (
+            reading.synchronized is True or reading.wall >= self.last_known - SLACK_S
+        )
+
+    def settled(self, reading: Reading) -> bool:
+        """Whether it is plausible and is not about to be corrected, as far as one can know.
+
+        A board without a battery starts with a date that was right once. Where a time service runs, it gets ``wait_s``
+        from the first question on to set the clock; afterwards a plausible one has to do.
+        """
+        if self._begun is None:
+            self._begun = reading.since_boot
+        if not self.plausible(reading):
+            return False
+        return reading.synchronized is not False or reading.since_boot - self._begun >= self._wait_s
+
+    def witness(self, wall: float) -> None:
+        """Take note that somebody vouches for this time: a time service, or a broker whose certificate is valid now.
+
+        It may be less than what was known: then that was wrong.
+        """
+        if wall >= EARLIEST_S:
+            self.last_known = wall
+
+    def keep(self) -> float | None:
+        """Return the time to write down, now and then; None while what is written will do."""
+        if not self._kept - SLACK_S <= self.last_known < self._kept + KEEP_EVERY_S:
+            self._kept = self.last_known
+            return self.last_known
+        return None
+
+
+def jumped(before: Reading, now: Reading) -> bool:
+    """Return whether the wall clock was set between two readings of one boot."""
+    return abs(now.offset - before.offset) > JUMP_S
+
+
+def not_set(reading: Reading, last_known: float) -> str:
+    """Return in words, for a clock that is not plausible, what it says and why that cannot be."""
+    floor = max(EARLIEST_S, last_known)
+    why = "it was later already" if last_known > EARLIEST_S else "this program is younger"
+    return f"the clock says {moment(reading.wall)}, and cannot be right: {why} ({moment(floor)})"
+
+
+def moment(seconds: float) -> str:
+    """Return ``2025-01-31 12:00 UTC``."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f} s since 1970"
+
+
+# -- times of samples
+
+
+def stamp(reading: Reading, *, settled: bool) -> float:
+    """Return the time to give a sample that is taken now.
+
+    Seconds since 1970 when the clock is ``settled``. Otherwise it is provisional: seconds since boot, which are right
+    against each other, and less than ``PROVISIONAL_BELOW_S``, so that nobody takes them for a date. The sample loses
+    nothing: once the clock is settled, ``reading.offset`` added to the provisional times of this boot makes them right::
+
+        UPDATE samples SET time = time + :offset WHERE time < 1e9
+
+    Do that before the first row with a right time is written, so that times stay in order, and once at the start, too:
+    the process may be another one than that which wrote them. Rows of an earlier boot (its id is in
+    ``protocol.adapters.system_clock.boot_id``; remember it with the provisional rows) take ``orphan_offset`` instead.
+    """
+    return reading.wall if settled else reading.since_boot
+
+
+def is_provisional(sampled: float) -> bool:
+    """Return whether a sample's time is in seconds since boot."""
+    return sampled < PROVISIONAL_BELOW_S
+
+
+def orphan_offset(first: float, last: float, *, before: float | None, until: float) -> float:
+    """Return what to add to the provisional times ``first`` to ``last`` of a boot that ended without ever being told.
+
+    When that boot was, nobody knows any more: after the newest right time in the store (``before``), and before this
+    boot began (``until``, its ``Reading.offset``). So the samples follow directly on what was known, keep their
+    distances, which is all that windows need, and end at ``until`` where both cannot be. With nothing known before,
+    they end at ``until``, too.
+    """
+    if before is None or before + (last - first) > until:
+        return until - last
+    return before - first
