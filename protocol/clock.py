@@ -127,7 +127,7 @@ def stamp(reading: Reading, *, settled: bool) -> float:
 
     Seconds since 1970 when the clock is ``settled``. Otherwise it is provisional: seconds since boot, which are right
     against each other, and less than ``PROVISIONAL_BELOW_S``, so that nobody takes them for a date. The sample loses
-    nothing: once the clock is settled, ``reading.offset`` added to the provisional times of this boot makes them right::
+    nothing: once the clock is settled, ``reading.offset`` added to provisional times of this boot makes them right::
 
         UPDATE samples SET time = time + :offset WHERE time < 1e9
 
