@@ -3,16 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models.checkpoint import Checkpoint
 from models.data import Dataset
-from models.errors import DataError, PlanError, SpecError
+from models.errors import CheckpointError, DataError, PlanError, SpecError
 from models.metrics import ClassificationMetrics, Metrics, RegressionMetrics
 from models.network import Model
 from models.parameters import Layout
+from models.plan import TrainingPlan, weight_of_part
 from models.series import Series
 from models.spec import NetworkSpec
-from models.training import TrainingPlan, TrainingResult, local_train
+from models.training import Training, TrainingResult, local_train
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointError",
     "ClassificationMetrics",
     "DataError",
     "Dataset",
@@ -23,10 +27,12 @@ __all__ = [
     "RegressionMetrics",
     "Series",
     "SpecError",
+    "Training",
     "TrainingPlan",
     "TrainingResult",
     "build",
     "local_train",
+    "weight_of_part",
 ]
 
 

@@ -11,3 +11,7 @@ class PlanError(ValueError):
 
 class DataError(ValueError):
     """Examples that do not fit the model; the message names the row and column."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that a training cannot go on from; the message says why."""

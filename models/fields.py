@@ -57,6 +57,20 @@ class Fields:
             raise self.wrong(key, found, f"a number {'above' if above else 'from'} {low:g} {'up ' * above}to {high:g}")
         return float(found)
 
+    def text(self, key: str) -> str:
+        """Return the text at ``key``."""
+        found = self._get(key, None)
+        if not isinstance(found, str):
+            raise self.wrong(key, found, "a text")
+        return found
+
+    def table(self, key: str) -> Mapping[str, Any]:
+        """Return the table at ``key``."""
+        found = self._get(key, None)
+        if not isinstance(found, Mapping):
+            raise self.wrong(key, found, "a table")
+        return found
+
     def finish(self) -> None:
         """Refuse the keys that nobody asked for."""
         for key in self._data:

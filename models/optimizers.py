@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,13 @@ class Optimizer(Protocol):
 
     def step(self, gradient: FloatArray) -> None:
         """Change the parameters by one step; ``gradient`` may be overwritten."""
+
+    @property
+    def state(self) -> Mapping[str, FloatArray]:
+        """Its vectors by name, as they are: what it needs to go on, beside the parameters and the number of steps."""
+
+    def restore(self, state: Mapping[str, FloatArray], steps: int) -> None:
+        """Stand where another one stood after so many steps, from a ``state`` with the same names and sizes."""
 
 
 class Sgd:
@@ -37,6 +45,16 @@ class Sgd:
         np.add(velocity, gradient, out=velocity)
         np.multiply(velocity, self._rate, out=gradient)
         np.add(self._parameters, gradient, out=self._parameters)
+
+    @property
+    def state(self) -> Mapping[str, FloatArray]:
+        """The velocity, where there is momentum."""
+        return {} if self._velocity is None else {"velocity": self._velocity}
+
+    def restore(self, state: Mapping[str, FloatArray], _steps: int) -> None:
+        """Take over the velocity."""
+        if self._velocity is not None:
+            self._velocity[:] = state["velocity"]
 
 
 class Adam:
@@ -74,3 +92,13 @@ class Adam:
         np.divide(mean, work, out=work)
         np.multiply(work, np.float32(rate), out=work)
         np.subtract(self._parameters, work, out=self._parameters)
+
+    @property
+    def state(self) -> Mapping[str, FloatArray]:
+        """Both moments."""
+        return {"mean": self._mean, "square": self._square}
+
+    def restore(self, state: Mapping[str, FloatArray], steps: int) -> None:
+        """Take over both moments; their corrections follow from the number of steps."""
+        self._mean[:], self._square[:] = state["mean"], state["square"]
+        self._steps = steps

@@ -4,65 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.checkpoint import Checkpoint
 from models.data import Dataset
-from models.errors import DataError, PlanError
-from models.fields import Fields
+from models.errors import CheckpointError, DataError
 from models.network import Model, Workspace
 from models.optimizers import Adam, Optimizer, Sgd
 from models.parameters import FloatArray
+from models.plan import TrainingPlan
 
-MAX_EPOCHS = 10_000
-MAX_BATCH = 2**16
-MAX_STEPS = 2**31
-MAX_RATE = 1e3
-MAX_PROXIMAL = 1e3
-MAX_CLIP_NORM = 1e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPlan:
-    """How a device trains, as the manifest says. Make one with ``from_data``, which checks it."""
-
-    epochs: int = 1
-    batch_size: int = 32
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    """Of ``sgd``; ``adam`` has its own."""
-    proximal: float = 0.0
-    """FedProx (Li et al. 2020): adds ``proximal / 2 * ||w - w_start|| ** 2`` to the loss, biases included."""
-    max_steps: int = 0
-    """Stop after so many steps; 0 = no limit."""
-    clip_norm: float = 0.0
-    """Scale the whole gradient, penalties included, down to this Euclidean norm; 0 = never."""
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> TrainingPlan:
-        """Return the checked plan, or raise ``PlanError``; every key has a default."""
-        fields = Fields(data, "training", PlanError)
-        plan = cls(
-            epochs=fields.integer("epochs", 1, MAX_EPOCHS, 1),
-            batch_size=fields.integer("batch_size", 1, MAX_BATCH, 32),
-            optimizer=cast("Literal['sgd', 'adam']", fields.choice("optimizer", ("sgd", "adam"), "sgd")),
-            learning_rate=fields.number("learning_rate", 0.0, MAX_RATE, 0.1, above=True),
-            momentum=fields.number("momentum", 0.0, 0.9999, 0.0),
-            proximal=fields.number("proximal", 0.0, MAX_PROXIMAL, 0.0),
-            max_steps=fields.integer("max_steps", 0, MAX_STEPS, 0),
-            clip_norm=fields.number("clip_norm", 0.0, MAX_CLIP_NORM, 0.0),
-        )
-        fields.finish()
-        if plan.optimizer == "adam" and plan.momentum:
-            raise fields.wrong("momentum", plan.momentum, "0 with optimizer 'adam'")
-        return plan
-
-    def to_data(self) -> dict[str, Any]:
-        """Return the plan as data, complete; ``from_data`` gives the same plan again."""
-        return asdict(self)
+_Order: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,27 +54,36 @@ def local_train(  # noqa: PLR0917 - read as a sentence: train this, from here, o
     ``should_stop`` is asked before every step. The same arguments and state of ``rng`` give the same bits (on one
     machine and BLAS). Raises ``DataError`` when there are no examples. Divergence raises nothing: it is in the result.
     """
-    if not len(data):
-        raise DataError("no examples to train on")
-    run = _Run(model, parameters, data, plan)
-    with np.errstate(all="ignore"):
-        finished = run.carry_out(rng, should_stop)
-    return TrainingResult(
-        parameters=run.parameters,
-        num_steps=run.num_steps,
-        num_examples=len(data),
-        loss=run.loss_sum / run.seen if run.seen else math.nan,
-        finished=finished,
-    )
+    training = Training(model, parameters, data, plan, rng)
+    finished = training.run(should_stop)
+    return training.result(finished=finished)
 
 
-class _Run:
-    """The buffers and counts of one training. Nothing is allocated in a step but the views that slicing makes."""
+class Training:
+    """A local training that can be paused between any two steps, and gone on with: here, or from a checkpoint.
 
-    def __init__(self, model: Model, parameters: FloatArray, data: Dataset, plan: TrainingPlan) -> None:
+    ``run`` works until it is told to stop; ``checkpoint`` says where it stands. The buffers are made once: nothing is
+    allocated in a step but the views that slicing makes. One thread's alone.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parameters: FloatArray,
+        data: Dataset,
+        plan: TrainingPlan,
+        rng: np.random.Generator,
+    ) -> None:
+        """Begin from a copy of ``parameters``; raise ``DataError`` when there are no examples.
+
+        All chance comes from ``rng``, which belongs to the training from now on.
+        """
+        if not len(data):
+            raise DataError("no examples to train on")
         model.layout.check(parameters)
         self._plan = plan
         self._data = data
+        self._rng = rng
         self._start = parameters
         self.parameters = parameters.copy()
         self._workspace = Workspace(model, self.parameters)
@@ -127,27 +92,98 @@ class _Run:
         rows = min(plan.batch_size, len(data))
         self._x = np.empty((rows, *data.x.shape[1:]), np.float32)
         self._y = np.empty((rows, *data.y.shape[1:]), data.y.dtype)
-        self.num_steps = 0
-        self.seen = 0
-        self.loss_sum = 0.0
+        self._epoch = self._position = 0
+        self._order: _Order | None = None
+        self._shuffle: Mapping[str, Any] = {}
+        self.num_steps = self._seen = 0
+        self._loss_sum = 0.0
 
-    def carry_out(self, rng: np.random.Generator, should_stop: Callable[[], bool]) -> bool:
-        """Train; return whether the plan came to its end."""
-        size = len(self._x)
-        for _ in range(self._plan.epochs):
-            order = rng.permutation(len(self._data))
-            fresh = True
-            for first in range(0, len(order), size):
-                if self._plan.max_steps and self.num_steps >= self._plan.max_steps:
-                    return True
-                if should_stop():
-                    return False
-                if fresh:  # only now, so that an epoch without a step leaves the figures of the one before
-                    self.seen, self.loss_sum, fresh = 0, 0.0, False
-                self._step(order[first : first + size])
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Stand where the checkpoint was made, by a training of the same model, start, examples and plan.
+
+        What follows has the same bits as if there had been no pause (on one machine, BLAS and version of NumPy, whose
+        shuffling is repeated). Raises ``CheckpointError`` when it cannot be of such a training; then begin anew, with a
+        new object.
+        """
+        self._check(checkpoint)
+        self.parameters[:] = checkpoint.parameters
+        self._optimizer.restore(checkpoint.optimizer, checkpoint.num_steps)
+        try:
+            self._rng.bit_generator.state = dict(checkpoint.shuffle)
+            self._new_order()
+            self._rng.bit_generator.state = dict(checkpoint.generator)
+        except (ValueError, TypeError, KeyError) as exc:
+            raise CheckpointError(f"the generator's state cannot be restored: {exc}"[:200]) from exc
+        self._epoch, self._position = checkpoint.epoch, checkpoint.position
+        self.num_steps, self._seen, self._loss_sum = checkpoint.num_steps, checkpoint.seen, checkpoint.loss_sum
+
+    def checkpoint(self) -> Checkpoint:
+        """Return where it stands, copied. Call it while ``run`` asks ``should_stop`` or after it returned False."""
+        now = self._rng.bit_generator.state
+        return Checkpoint(
+            parameters=self.parameters.copy(),
+            optimizer={name: array.copy() for name, array in self._optimizer.state.items()},
+            epoch=self._epoch,
+            position=self._position,
+            num_steps=self.num_steps,
+            seen=self._seen,
+            loss_sum=self._loss_sum,
+            shuffle=self._shuffle if self._order is not None else now,
+            generator=now,
+        )
+
+    def run(self, should_stop: Callable[[], bool] = never) -> bool:
+        """Train on; return whether the plan came to its end. ``should_stop`` is asked before every step."""
+        with np.errstate(all="ignore"):
+            while self._epoch < self._plan.epochs:
+                order = self._new_order() if self._order is None else self._order
+                while self._position < len(order):
+                    if self._plan.max_steps and self.num_steps >= self._plan.max_steps:
+                        return True
+                    if should_stop():
+                        return False
+                    self._take_step(order)
+                self._epoch, self._position, self._order = self._epoch + 1, 0, None
         return True
 
-    def _step(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    def result(self, *, finished: bool) -> TrainingResult:
+        """Return what came of it so far."""
+        return TrainingResult(
+            parameters=self.parameters,
+            num_steps=self.num_steps,
+            num_examples=len(self._data),
+            loss=self._loss_sum / self._seen if self._seen else math.nan,
+            finished=finished,
+        )
+
+    def _new_order(self) -> _Order:
+        self._shuffle = self._rng.bit_generator.state
+        order: _Order = self._rng.permutation(len(self._data))
+        self._order = order
+        return order
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        if self.num_steps or self._order is not None:
+            raise CheckpointError("a training that has begun cannot take a checkpoint")
+        wanted = {"parameters": self.parameters, **self._optimizer.state}
+        found = checkpoint.arrays
+        if found.keys() != wanted.keys():
+            raise CheckpointError(f"it has the vectors {sorted(found)}, the plan takes {sorted(wanted)}"[:200])
+        for name, array in found.items():
+            if array.shape != wanted[name].shape or array.dtype != np.float32:
+                raise CheckpointError(f"{name} has shape {array.shape}, the model {wanted[name].shape}")
+        rows, size = len(self._data), len(self._x)
+        inside = checkpoint.epoch < self._plan.epochs and checkpoint.position <= rows + size
+        if not inside or checkpoint.num_steps > self._plan.steps(rows):
+            raise CheckpointError("it is further than the plan goes")
+
+    def _take_step(self, order: _Order) -> None:
+        if self._position == 0:  # only now, so that an epoch without a step leaves the figures of the one before
+            self._seen, self._loss_sum = 0, 0.0
+        self._step(order[self._position : self._position + len(self._x)])
+        self._position += len(self._x)
+
+    def _step(self, rows: _Order) -> None:
         count = len(rows)
         full = count == len(self._x)
         x = self._x if full else self._x[:count]
@@ -165,8 +201,8 @@ class _Run:
             _clip(gradient, self._plan.clip_norm)
         self._optimizer.step(gradient)
         self.num_steps += 1
-        self.seen += count
-        self.loss_sum += loss * count
+        self._seen += count
+        self._loss_sum += loss * count
 
 
 def _optimizer(plan: TrainingPlan, parameters: FloatArray) -> Optimizer:
