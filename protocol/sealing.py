@@ -14,6 +14,8 @@ from msgspec import structs
 
 from protocol.errors import ProtocolError
 from protocol.fields import SealingSuite
+from protocol.hpke import seal as seal_classic
+from protocol.libcrypto import library
 from protocol.messages import ModelUpdate, SealedUpdate, Sealing, UpdateContent, decode_content, encode
 from protocol.signing import key_id
 
@@ -52,8 +54,7 @@ def seal(update: ModelUpdate, sealing: Sealing) -> SealedUpdate:
     """Return the update sealed to this key, different each time; raise ``SealingError`` when the key is no good."""
     content = UpdateContent(**{name: getattr(update, name) for name in UpdateContent.__struct_fields__})
     try:
-        key = _public_key(sealing)
-        sealed = _hpke(sealing.suite).encrypt(encode(content), key, info=info_of(update))
+        sealed = _sealed(sealing, encode(content), info_of(update))
     except Exception as exc:
         raise SealingError(f"cannot seal with suite {sealing.suite}: {type(exc).__name__} {exc}".rstrip()) from exc
     return SealedUpdate(
@@ -100,6 +101,14 @@ class Opener:
         clear = structs.asdict(sealed)
         del clear["key"], clear["sealed"]
         return ModelUpdate(**clear, **structs.asdict(content))
+
+
+def _sealed(sealing: Sealing, plaintext: bytes, info: bytes) -> bytes:
+    ours = library() if sealing.suite == "x25519" else None
+    if ours is not None:
+        return seal_classic(ours, sealing.key, plaintext, info)
+    # The hybrid needs ML-KEM, which OpenSSL has since 3.5.
+    return _hpke(sealing.suite).encrypt(plaintext, _public_key(sealing), info=info)
 
 
 def _hpke(suite: SealingSuite) -> Suite:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from protocol.envelope import Signature, Signed
 from protocol.errors import ProtocolError
+from protocol.libcrypto import LibCryptoError, library
 from protocol.messages import decode_signed, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SignedKind: TypeAlias = Literal["manifest", "command"]
 Distrust: TypeAlias = Literal["unsigned", "unknown-key", "bad-signature"]
@@ -91,7 +90,7 @@ def verified(payload: bytes, kind: SignedKind, trusted: Iterable[bytes]) -> tupl
         named = ", ".join(one.key for one in envelope.signatures)
         raise SignatureError("unknown-key", f"the {kind} is signed by {named}; trusted are {', '.join(known)}")
     text = signed_bytes(kind, envelope.body)
-    signers = [known[one.key] for one in theirs if _is_by(_public_key(known[one.key]), one.signature, text)]
+    signers = [known[one.key] for one in theirs if _is_by(known[one.key], one.signature, text)]
     if not signers:
         raise SignatureError("bad-signature", f"the signature of the {kind} is wrong")
     return envelope.body, signers
@@ -106,17 +105,18 @@ def looks_signed(payload: bytes) -> bool:
     return True
 
 
-def _public_key(raw: bytes) -> Ed25519PublicKey:
-    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - 9 MB that an idle device spares
-
-    return ed25519.Ed25519PublicKey.from_public_bytes(raw)
-
-
-def _is_by(key: Ed25519PublicKey, signature: bytes, text: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
+def _is_by(public_key: bytes, signature: bytes, text: bytes) -> bool:
+    ours = library()
+    if ours is not None:
+        try:
+            return ours.verify_ed25519(public_key, signature, text)
+        except LibCryptoError:
+            return False  # what cannot be judged is not believed
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - 9 MB, where Python's own OpenSSL will not do
+    from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - as above
 
     try:
-        key.verify(signature, text)
-    except InvalidSignature:
+        ed25519.Ed25519PublicKey.from_public_bytes(public_key).verify(signature, text)
+    except (InvalidSignature, ValueError):
         return False
     return True

@@ -93,7 +93,7 @@ class Trainer:
     def _sealed(self, answer: Event, task: Train) -> Event:
         if not isinstance(answer, TrainingDone) or task.manifest.sealing is None:
             return answer
-        from device_agent.sealing import sealed  # noqa: PLC0415 - for federations that seal: cryptography takes 11 MB
+        from device_agent.sealing import sealed  # noqa: PLC0415 - for federations that seal
         from protocol.sealing import SealingError  # noqa: PLC0415 - see above
 
         try:
