@@ -162,6 +162,39 @@ def init(
     print("  fedmq provision init NAME --broker HOST")  # noqa: T201 - a command line talks
 
 
+@app.command(name="replay", short_help="Play a recording to MQTT topics, as a sensor would.")
+def play(  # noqa: PLR0917 - typer calls it, by name
+    recording: Annotated[Path, typer.Argument(metavar="FILE.csv", help="A header line, then one row a measurement.")],
+    topic: Annotated[str, typer.Option(metavar="TOPIC", help="Gets each row as a JSON object.")],
+    hz: Annotated[float, typer.Option(metavar="HZ", min=0.001, max=10_000, help="Rows a second.")] = 1.0,
+    time_column: Annotated[str, typer.Option(metavar="COLUMN", help="Seconds; then --hz does not matter.")] = "",
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="What was going on, for --label-topic.")] = "",
+    label_topic: Annotated[str, typer.Option(metavar="TOPIC", help="Gets the label when it changes.")] = "",
+    speed: Annotated[float, typer.Option(metavar="FACTOR", min=0.01, max=1000, help="Faster than recorded.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Over and over, until Ctrl-C.")] = False,
+    broker: Annotated[str, typer.Option(metavar="HOST:PORT", help="In the clear.")] = DEFAULT_BROKER,
+) -> None:
+    """Play a recording to MQTT topics, as a sensor would: for a try of an agent's sources without a sensor."""
+    if bool(label) != bool(label_topic):
+        raise typer.BadParameter("they go together: which column, and to which topic", param_hint="--label")
+    if loop and speed > 1.0:
+        raise typer.BadParameter("faster than it was recorded, it would run into the future", param_hint="--loop")
+    from fedmq.recording import Playing, RecordingError, read  # noqa: PLC0415 - see above
+    from fedmq.replay import ReplayError, replay  # noqa: PLC0415 - see above
+
+    how = Playing(topic=topic, label_topic=label_topic, speed=speed)
+    with Interrupts() as interrupts:
+        try:
+            rows = read(recording, hz=hz, time_column=time_column, label_column=label)
+            told = replay(rows, how, broker_address(broker), interrupts.wanted, loop=loop)
+        except (RecordingError, ReplayError) as exc:
+            _fail(str(exc))
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    lost = f", {told.lost} lost while there was no connection" if told.lost else ""
+    print(f"played {told.messages} messages{lost}")  # noqa: T201 - a command line talks
+
+
 def _program() -> str:
     """Return how this command is called from here: a newcomer's environment is not on the PATH."""
     if shutil.which("fedmq"):
