@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from protocol.clock import ClockSettings
 from protocol.fields import Identifier
 from protocol.link import BrokerSettings
 from protocol.messages import MAX_CHUNK_BYTES, Participation
@@ -173,6 +174,7 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     registry: RegistryTable = RegistryTable()
     pace: PaceTable = PaceTable()
     metrics: MetricsTable = MetricsTable()
+    clock: ClockSettings = ClockSettings()
     security: SecurityTable = SecurityTable()
 
     def __post_init__(self) -> None:

@@ -5,8 +5,7 @@ Devices refuse whatever is signed and has a lower number than they know: one tha
 
 from __future__ import annotations
 
-EARLIEST_S = 1_735_689_600
-"""2025-01-01: a clock that says less has not been set."""
+from protocol.clock import EARLIEST_S
 
 
 def next_number(known: int, wall: float) -> int:

@@ -12,7 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
+from aggregator.adapters.clocks import date_of_epoch
 from aggregator.adapters.committing import Committer, UnderWay
 from aggregator.adapters.control import Control
 from aggregator.adapters.errors import StoreDamaged, StoreError
@@ -51,6 +54,7 @@ from aggregator.presence import TAKEOVER_WAIT_S
 from aggregator.records import Restored
 from protocol.adapters.mqtt import MqttLink
 from protocol.adapters.notify import Supervised
+from protocol.adapters.system_clock import SystemClock
 from protocol.link import LinkDown, LinkUp, Published, Received
 
 log = logging.getLogger(__name__)
@@ -70,9 +74,11 @@ def serve(prepared: Prepared) -> int:
 
     Raise ``StoreInUse``, ``StoreRefused``, ``StoreError`` when there is no store to work on.
     """
-    store = open_store(prepared.state_dir, prepared.founding, prepared.settings.registry)
+    clock = SystemClock(prepared.state_dir, wait_s=prepared.settings.clock.wait_s)
+    founding = replace(prepared.founding, date=partial(date_of_epoch, clock))
+    store = open_store(prepared.state_dir, founding, prepared.settings.registry)
     try:
-        return Service(prepared, store).run()
+        return Service(prepared, store, clock).run()
     finally:
         store.close()
 
@@ -80,15 +86,17 @@ def serve(prepared: Prepared) -> int:
 class Service:
     """Wires the core to the world. ``run`` in one thread, ``stop`` from any."""
 
-    def __init__(self, prepared: Prepared, store: Store) -> None:
+    def __init__(self, prepared: Prepared, store: Store, clock: SystemClock | None = None) -> None:
         settings = prepared.settings
         self._prepared = prepared
         self._store = store
+        self._clock = clock or SystemClock(prepared.state_dir, wait_s=settings.clock.wait_s)
         self._inbox = Inbox(settings.admission.max_waiting_messages)
         self._begun = time.monotonic()
         self._exit: Exit | None = None
         self._stop_asked = threading.Event()
         self._link_up: LinkUp | None = None
+        self._why_down = ""
         self._unacknowledged: dict[tuple[int, int], Received] = {}
         """Messages of this connection that the core has, or holds back, and the broker still keeps for us."""
         self._store_retry_s = STORE_RETRY_MIN_S
@@ -116,6 +124,7 @@ class Service:
             clean_session=False,
             manual_ack=True,
             takeover_wait_s=min(TAKEOVER_WAIT_S, settings.broker.takeover_wait_s),
+            clock=self._clock,
         )
         self._supervised = Supervised(self._line, self._link.pulse.beats)
         log.info(
@@ -173,7 +182,7 @@ class Service:
         self._supervised.turn(now, news=bool(events), settled=settled)
 
     def _line(self) -> str:
-        return self._core.status.line(connected=self._link_up is not None)
+        return self._core.status.line(connected=self._link_up is not None, why_down=self._why_down)
 
     def _wait_s(self) -> float:
         now = time.monotonic()
@@ -190,8 +199,11 @@ class Service:
                     self._unacknowledged[connection, mid] = event
                 case LinkUp():
                     self._link_up = event
-                case LinkDown():
+                    # A certificate that is valid now vouches for the date, about.
+                    self._clock.witness(vouched=self._prepared.settings.broker.tls is not None)
+                case LinkDown(reason=reason):
                     self._link_up = None
+                    self._why_down = reason
                     self._unacknowledged.clear()  # the broker delivers them again
 
     def _process(self, events: Sequence[Event], now: float, wall: float) -> None:
@@ -236,6 +248,7 @@ class Service:
 
     def _decide(self, events: Sequence[Event], now: float, wall: float) -> list[Command]:
         if any(isinstance(event, (MetricsDue, StatusRequested)) for event in events):
+            self._clock.witness()
             self._core.figures = self._figures(now)
         commands: list[Command] = []
         for event in events:

@@ -14,6 +14,9 @@ from protocol.topics import Topics
 MIN_INTERVAL_S = 0.2
 """Fast versions do not flood the watchers."""
 
+MAX_WHY = 160
+"""Characters of a reason for which there is no connection."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellFigures:
@@ -65,7 +68,7 @@ class Status:
         )
         return encode_status(state)
 
-    def line(self, *, connected: bool) -> str:
+    def line(self, *, connected: bool, why_down: str = "") -> str:
         """Return what there is to say in a line for people: ``version 40, 3 of 8 buffered, 51 of 60 devices there``."""
         fleet, buffered = self._fleet, len(self._ledger.buffer)
         parts = [
@@ -75,7 +78,8 @@ class Status:
         ]
         if fleet.quarantined:
             parts.append(f"{fleet.quarantined} in quarantine")
-        return ", ".join(parts) + ("" if connected else "; no connection to the broker")
+        lost = f"; no connection to the broker{f' ({why_down[:MAX_WHY]})' if why_down else ''}"
+        return ", ".join(parts) + ("" if connected else lost)
 
     def note_broker_dropped(self, payload: bytes) -> None:
         """Take over the broker's own counter, a decimal number in its $SYS tree."""

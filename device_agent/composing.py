@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from device_agent.events import TrainingDone
 
 
+MAX_WHY = 160
+"""Characters of a reason for which there is no connection: there is more to say in a line."""
+
 LINES = {Link.UP: "connected", Link.DOWN: "no connection", Link.CLOSED: "disconnected on purpose"}
 
 
@@ -106,10 +109,15 @@ def device_metrics(
     )
 
 
-def line_of(state: DeviceState, waiting: int, link: Link) -> str:
-    """Return the state in a line for people: ``version 12, training; 2 updates waiting; connected``."""
+def line_of(state: DeviceState, waiting: int, link: Link, why_down: str = "") -> str:
+    """Return the state in a line for people: ``version 12, training; 2 updates waiting; connected``.
+
+    ``why_down`` says why there was no connection last; it counts while there is none.
+    """
     version = "no model yet" if state.version is None else f"version {state.version}"
     parts = [f"{version}, {state.state}", f"{waiting} update{'s' * (waiting != 1)} waiting", LINES[link]]
+    if link is Link.DOWN and why_down:
+        parts[-1] += f" ({why_down[:MAX_WHY]})"
     return "; ".join([*parts, state.reason] if state.reason else parts)
 
 

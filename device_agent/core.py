@@ -59,6 +59,7 @@ class DeviceCore:
         self._down = Downstream(self._parts, self._up)
         self._working = Working(self._parts, self._up, self._down)
         self._link = Link.CLOSED
+        self._why_down = ""
         self._phase = Phase.AWAKE
         self._started_at = 0.0
         self._awake_until: float | None = None
@@ -163,6 +164,7 @@ class DeviceCore:
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[Command]:
         self._link = advance(LINK, self._link, LinkStep.LOST)
+        self._why_down = event.reason
         self._disconnected()
         return self._give_up(event.reason, now) if self._double.lost(event.kind, now) else []
 
@@ -300,7 +302,7 @@ class DeviceCore:
 
     def line(self) -> str:
         """Return what the device is about, in a line for people."""
-        return line_of(self._state(), len(self._parts.report.entries), self._link)
+        return line_of(self._state(), len(self._parts.report.entries), self._link, self._why_down)
 
     def _metrics(self, now: float) -> DeviceMetrics:
         parts = self._parts

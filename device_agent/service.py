@@ -26,6 +26,7 @@ from device_agent.core import DeviceCore
 from device_agent.records import RestoredState
 from protocol.adapters.mqtt import MqttLink
 from protocol.adapters.notify import Supervised
+from protocol.adapters.system_clock import SystemClock
 from protocol.link import LinkDown, LinkUp, Published, Received
 from protocol.status import encode_status
 from protocol.supervision import all_alive
@@ -59,7 +60,8 @@ class Service:
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
         self._watch = FileWatch(settings.data.path)
-        self._sensors = Sensors(settings)
+        self._clock = SystemClock(state_dir, wait_s=settings.clock.wait_s)
+        self._sensors = Sensors(settings, self._clock)
         self._link: MqttLink | None = None
         self._exit_code: int | None = None
         self._core = self._restored_core()
@@ -133,6 +135,9 @@ class Service:
 
     def _tell_how_it_is(self, event: ev.Event, *, news: bool) -> None:
         now = time.monotonic()
+        if isinstance(event, LinkUp):
+            # A certificate that is valid now vouches for the date, about.
+            self._clock.witness(vouched=self._settings.broker.tls is not None)
         if isinstance(event, ev.StopRequested):
             self._supervised.stopping(now)
         # The first attempt failed: that is being started, too. What there is to do can be done offline.
@@ -181,7 +186,7 @@ class Service:
     def _connect(self, _command: do.Connect) -> None:
         device = self._settings.device
         client_id = f"fedmq-{device.federation}-{device.id}"
-        self._link = MqttLink(self._settings.broker, client_id, self.deliver, will=self._core.will)
+        self._link = MqttLink(self._settings.broker, client_id, self.deliver, will=self._core.will, clock=self._clock)
         self._link.start()
 
     def _disconnect(self, _command: do.Disconnect) -> None:
@@ -206,6 +211,7 @@ class Service:
         return None
 
     def _publish_metrics(self, command: do.PublishMetrics) -> None:
+        self._clock.witness()
         if self._link is not None:
             metrics = replace(command.metrics, rss_bytes=rss_bytes())
             self._link.publish(command.topic, encode_status(metrics), qos=0)

@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta, Struct
 
 from device_agent.hours import HOURS_PATTERN, span
+from protocol.clock import ClockSettings
 from protocol.identifiers import IDENTIFIER_PATTERN
 from protocol.link import BrokerSettings
 from protocol.messages import MAX_CHUNK_BYTES, MAX_UPDATE_BYTES
@@ -126,6 +127,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     outbox: OutboxSettings = OutboxSettings()
     sleep: SleepSettings = SleepSettings()
     metrics: MetricsSettings = MetricsSettings()
+    clock: ClockSettings = ClockSettings()
     policy: PolicySettings = PolicySettings()
     security: SecuritySettings = SecuritySettings()
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-EARLIEST_S = 1_735_689_600.0
+EARLIEST_S = 1_735_689_600
 """2025-01-01: nothing of this program was there before, so a clock that says less has not been set."""
 
 SLACK_S = 300.0

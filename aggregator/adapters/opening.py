@@ -62,6 +62,8 @@ class Founding:
     go_on: Callable[[int, bytes], FirstVersion]
     """Makes the first version of a new epoch from the number and the parameters of the last one of the old."""
     clock: Callable[[], float] = time.time
+    date: Callable[[], float] | None = None
+    """The clock for the number of a signed epoch: may wait, raises ``ValueError`` when it cannot be right."""
     signed: bool = False
     """Whether devices hold the numbers of epochs against us."""
 
@@ -184,7 +186,9 @@ def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None
 def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
     snapshot = read_snapshot(directory, founding.federation, founding.layout)
     try:
-        generation = next_generation(snapshot.generation if snapshot else 0, founding.clock(), signed=founding.signed)
+        # Where nobody holds numbers against us nobody need wait for the date either.
+        wall = founding.date() if founding.signed and founding.date else founding.clock()
+        generation = next_generation(snapshot.generation if snapshot else 0, wall, signed=founding.signed)
     except ValueError as exc:
         raise StoreError(f"{directory}: {exc}") from exc
     if snapshot is None:
@@ -200,7 +204,7 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         )
     meta = {
         **initial_meta(Counters()),
-        "created": str(time.time()),
+        "created": str(founding.clock()),
         "epoch": secrets.token_hex(8),
         "generation": str(generation),
         "issued": str(generation),

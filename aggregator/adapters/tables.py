@@ -12,6 +12,7 @@ from rich.text import Text
 
 from aggregator.adapters.registry import Lineage, StoreStatus, VersionLine
 from aggregator.records import DeviceRecord
+from protocol.clock import EARLIEST_S, SLACK_S
 from protocol.printable import printable
 
 MAX_METRICS = 3
@@ -112,7 +113,7 @@ def devices_table(devices: Sequence[DeviceRecord], now: float) -> RenderableType
     for d in devices:
         version = "" if d.version is None else str(d.version)
         accuracy = "" if d.holdout_accuracy is None else f"{d.holdout_accuracy:.3f}"
-        seen = _ago(now - d.last_seen) if d.last_seen else "never"
+        seen = _seen(d.last_seen, now)
         refused = str(d.stale + d.rejected)
         state = "quarantined" if d.quarantined else d.state
         table.add_row(d.device_id, state, version, str(d.accepted), refused, _bytes(d.bytes_received), accuracy, seen)
@@ -172,6 +173,13 @@ def _bytes(count: int) -> str:
 
 def _when(seconds: float, *, full: bool = False) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S" if full else "%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _seen(when: float, now: float) -> str:
+    if not when:
+        return "never"
+    # Before the aggregator's clock was set, or after it was set back: the age would be nonsense.
+    return "some time ago" if not EARLIEST_S <= when <= now + SLACK_S else _ago(max(0.0, now - when))
 
 
 def _ago(seconds: float) -> str:

@@ -13,6 +13,7 @@ from device_agent.adapters.model_cache import CacheError, ModelCache, read_model
 from device_agent.adapters.readings import Sensors
 from device_agent.adapters.store import StoreError, peek
 from device_agent.policy import Case, judge
+from protocol.adapters.system_clock import SystemClock
 
 if TYPE_CHECKING:
     from device_agent.policy import Readings
@@ -28,7 +29,9 @@ def status(settings: AgentSettings, *, as_json: bool) -> int:
     except StoreError as exc:
         return _fail(exc)
     facts = _facts(names, durable, entries, _version(state_dir))
-    readings = Sensors(settings).read()
+    clock = SystemClock(state_dir, wait_s=settings.clock.wait_s)
+    readings = Sensors(settings, clock).read()
+    facts["clock"] = clock.complaint() or "as it should be"
     facts |= {"policy": _policy(settings, readings, durable), "readings": asdict(readings)}
     if as_json:
         _say(msgspec.json.encode(facts).decode())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.policy import Readings
+from protocol.adapters.system_clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,16 +27,14 @@ CPU_SENSORS = ("cpu", "soc", "core", "pkg", "package", "cluster", "tsens", "k10t
 SENSIBLE_C = (-60.0, 150.0)
 """Sensors that are switched off or broken say 0 K, or the largest number that they know."""
 
-CLOCK_IS_SET_FROM = 2025
-"""A board without a clock of its own starts in 1970, or at the date of its image."""
-
 ROUTE_UP = 0x1
 
 
 class Sensors:
     """Reads everything that the policy can ask for."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, clock: SystemClock | None = None) -> None:
+        self._clock = clock or SystemClock(Path(settings.device.state_dir), wait_s=settings.clock.wait_s)
         self._root = Path(settings.policy.system_root)
         self._state_dir = Path(settings.device.state_dir)
         self._data = Path(settings.data.path)
@@ -56,7 +55,7 @@ class Sensors:
             free_memory_bytes=_free_memory(self._root),
             free_disk_bytes=_free_disk(self._state_dir),
             interface=_interface(self._root),
-            clock_s=_clock_s(),
+            clock_s=_time_of_day() if self._clock.plausible() else None,
             examples=self._examples() if self._count else None,
         )
 
@@ -207,8 +206,6 @@ def _routes6(root: Path) -> Iterator[tuple[int, str]]:
             continue
 
 
-def _clock_s() -> int | None:
+def _time_of_day() -> int:
     now = time.localtime()
-    if now.tm_year < CLOCK_IS_SET_FROM:
-        return None
     return now.tm_hour * 3600 + now.tm_min * 60 + min(now.tm_sec, 59)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from protocol.adapters.clock_wait import ClockWait, Recall
 from protocol.adapters.connection import Connection
 from protocol.adapters.credentials import read_password
 from protocol.adapters.dial import Dial, Reached
@@ -40,6 +41,8 @@ from protocol.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from protocol.adapters.loop import Timer
+    from protocol.adapters.system_clock import SystemClock
+    from protocol.link import DownKind
 
 __all__ = ["Counters", "LinkLoop", "MqttLink"]
 
@@ -62,6 +65,7 @@ class MqttLink:
 
     All other methods may be called from any thread, ``deliver`` included, and none but ``stop`` ever blocks.
     ``session_expiry_s`` only counts with MQTT 5 and ``clean_session=False``.
+    With a ``clock``, TLS waits for it to be set.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class MqttLink:
         loop: LinkLoop | None = None,
         max_packet_bytes: int = MAX_PACKET_BYTES,
         takeover_wait_s: float | None = None,
+        clock: SystemClock | None = None,
     ) -> None:
         self.counters = Counters()
         self._settings = settings
@@ -92,6 +97,7 @@ class MqttLink:
         self.pulse = Pulse(self._loop)
         self._retries = Retries(settings, takeover_wait_s or settings.takeover_wait_s, rng or _RNG)
         self._negotiation = Negotiation(settings.protocol)
+        self._clock_wait = ClockWait(self._loop, clock if settings.tls is not None else None)
         self._repeats = Repeats(log, f"link {client_id} to {settings.host}:{settings.port}")
         self._teller = Teller(self._loop, deliver, self._fault)
         self._outgoing = Outgoing()
@@ -104,7 +110,7 @@ class MqttLink:
         # The loop thread's own.
         self._dial: Dial | None = None
         self._connection: Connection | None = None
-        self._timer: Timer | None = None
+        self._timer: Timer | Recall | None = None
         self._connections = 0
         self._up_since: float | None = None
         self._was_up = False
@@ -204,6 +210,9 @@ class MqttLink:
         self._timer = None
         if self._stopping:
             return
+        if reason := self._clock_wait.reason():
+            self.lost(Loss(reason=reason, kind="wrong-clock"))
+            return
         self._dial = Dial(self._loop, self._settings, self._dialled)
         self._dial.start()
 
@@ -235,9 +244,11 @@ class MqttLink:
             manual_ack=self._manual_ack,
         )
 
-    def _retry(self) -> None:
+    def _retry(self, kind: DownKind) -> None:
         self._negotiation.next_round()
-        self._timer = self._loop.call_at(self._loop.now() + self._retries.wait_s(), self._connect)
+        due = self._loop.now() + self._retries.wait_s()
+        call_at = self._clock_wait.call if kind == "wrong-clock" else self._loop.call_at
+        self._timer = call_at(due, self._connect)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -320,7 +331,7 @@ class MqttLink:
             return
         self._repeats.note(reason, loss.fault)
         self._teller.tell(LinkDown(reason=reason, kind=kind))
-        self._retry()
+        self._retry(kind)
 
     def _fault(self, fault: Exception) -> None:
         if self._connection is not None:

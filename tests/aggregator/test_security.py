@@ -14,7 +14,8 @@ from aggregator.configuration import AdmissionTable
 from aggregator.events import DeviceCommandRequested
 from aggregator.keyring import Keyring
 from aggregator.manifests import largest_manifest_bytes
-from aggregator.numbering import EARLIEST_S, next_generation, next_number
+from aggregator.numbering import next_generation, next_number
+from protocol.clock import EARLIEST_S
 from protocol.messages import (
     MAX_MANIFEST_BYTES,
     DeviceCommand,

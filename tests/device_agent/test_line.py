@@ -32,3 +32,8 @@ STATE = DeviceState(device_id="a", state="training", boot="0" * 16, version=12)
 )
 def test_the_line_says_what_matters(state: DeviceState, waiting: int, link: Link, expected: str) -> None:
     assert line_of(state, waiting, link) == expected
+
+
+def test_the_line_says_why_there_is_no_connection() -> None:
+    assert line_of(STATE, 0, Link.DOWN, "the clock says 1970").endswith("no connection (the clock says 1970)")
+    assert line_of(STATE, 0, Link.UP, "the clock says 1970").endswith("connected")

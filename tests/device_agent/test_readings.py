@@ -210,10 +210,13 @@ def test_devices_that_disappear_while_they_are_read(board: Board, monkeypatch: p
 
 
 def test_the_clock(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "localtime", lambda: time.gmtime(0))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
     assert board.read().clock_s is None
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.0)
     monkeypatch.setattr(time, "localtime", lambda: time.gmtime(1_800_000_000))
     assert board.read().clock_s == 1_800_000_000 % 86_400
+    board.write("state/clock", "1900000000")
+    assert board.read().clock_s is None, "it was later already"
 
 
 # -- counting examples ---------------------------------------------------------------------------------------------

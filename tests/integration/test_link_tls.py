@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from fedmq.embedded_broker import start
 from protocol.adapters.loop import LinkLoop
+from protocol.adapters.system_clock import SystemClock
 from protocol.adapters.tls import Contexts, make_context
+from protocol.clock import Reading
 from protocol.link import LinkDown, LinkUp, Published, Received, TlsSettings, Will
 from tests.support.certificates import DAY, Authority
 
@@ -135,6 +138,22 @@ def test_a_device_in_1970_connects_when_its_clock_is_right(tmp_path: Path, ours:
         ours.server(name="tomorrow")  # clocks cannot be set here: time comes to the certificate instead
         os.kill(broker.pid, signal.SIGHUP)
         peer.up()
+
+
+def test_a_clock_that_is_set_is_noticed_however_long_the_wait_between_attempts(
+    tmp_path: Path, tls_broker: EmbeddedBroker, me: dict[str, Any], links: Links
+) -> None:
+    dates = [60.0]
+    clock = SystemClock(
+        tmp_path, wait_s=1e6, read=lambda: Reading(wall=dates[-1], since_boot=time.monotonic(), synchronized=None)
+    )
+    waits = {"reconnect_min_s": 3600.0, "reconnect_max_s": 86400.0}
+    peer = links(tls_broker.port, settings={**me, **waits}, clock=clock)
+    told = peer.inbox.wait(LinkDown)
+    assert told.kind == "wrong-clock"
+    assert told.reason.startswith("the clock says 1970-01-01 00:01 UTC, and cannot be right")
+    dates.append(time.time())
+    peer.up()
 
 
 def test_a_new_certificate_is_used_without_a_restart(
