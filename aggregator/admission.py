@@ -59,17 +59,17 @@ class Gate:
             raise Refused("rejected", "other-federation", f"this is {self.federation!r}, not {federation!r}")
         check_sender(device_id, claimed_device_id)
 
-    def opened(self, update: ModelUpdate | SealedUpdate) -> ModelUpdate:
-        """Return the update, opened if it is sealed; raise ``Refused`` when it should be, or cannot be.
+    def check_place(self, update: ModelUpdate | SealedUpdate) -> None:
+        """Raise ``Refused`` when an update of this version is not taken, whatever it holds."""
+        self._check_epoch(update.epoch)
+        self._check_version(update.base_version)
 
-        What its clear fields give away is checked first: opening is what costs, and a flood must not get that far.
-        """
+    def opened(self, update: ModelUpdate | SealedUpdate) -> ModelUpdate:
+        """Return the update, opened if it is sealed; raise ``Refused`` when it should be, or cannot be."""
         if isinstance(update, ModelUpdate):
             if self.opener:
                 raise Refused("rejected", "unsealed", "this federation takes sealed updates only")
             return update
-        self._check_epoch(update.epoch)
-        self._check_version(update.base_version)
         if self.opener is None:
             raise Refused("rejected", "cannot-open", "this aggregator has no sealing key")
         try:
@@ -81,8 +81,7 @@ class Gate:
 
     def admit(self, update: ModelUpdate) -> tuple[NDArray[np.float32], float]:
         """Return the delta (float32, finite) of an update that may enter, and its norm; raise ``Refused`` otherwise."""
-        self._check_epoch(update.epoch)
-        self._check_version(update.base_version)
+        self.check_place(update)
         if update.layout != self.layout:
             raise Refused("rejected", "other-layout", "the parameters belong to another model")
         if update.num_examples > self.limits.max_examples:

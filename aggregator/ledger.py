@@ -135,12 +135,13 @@ class Ledger:
         """Fold an update in and return its journal entry, or raise ``Refused`` and change nothing."""
         if self.is_duplicate(received.device_id, received.incarnation, received.sequence):
             raise Refused("duplicate", "", "accepted before")
+        if isinstance(received, SealedUpdate):
+            # What the clear fields give away comes first: opening is what costs, and a flood must not get that far.
+            self._gate.check_place(received)
+            self._check_turn(received.device_id, retry_after_s)
         update = self._gate.opened(received)
         delta, norm = self._gate.admit(update)
-        limit = self._settings.participation.contributions_per_version
-        if self.buffer.of_device(update.device_id) >= limit:
-            text = f"version {self.version.version + 1} has its {limit} of this device"
-            raise Refused("retry", "one-per-version", text, retry_after_s)
+        self._check_turn(update.device_id, retry_after_s)
         staleness = self.version.version - update.base_version
         contribution = Contribution(
             device_id=update.device_id,
@@ -159,6 +160,12 @@ class Ledger:
         self.buffer.add(contribution, delta)
         self._remember(update.device_id, update.incarnation, update.sequence)
         return JournalEntry(contribution=contribution, codec=update.codec, delta=update.delta, norm=norm)
+
+    def _check_turn(self, device_id: str, retry_after_s: float) -> None:
+        limit = self._settings.participation.contributions_per_version
+        if self.buffer.of_device(device_id) >= limit:
+            text = f"version {self.version.version + 1} has its {limit} of this device"
+            raise Refused("retry", "one-per-version", text, retry_after_s)
 
     def _remember(self, device_id: str, incarnation: str, sequence: int) -> None:
         if (device_id, incarnation) not in self.sequences:

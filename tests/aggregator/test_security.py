@@ -20,6 +20,7 @@ from protocol.messages import (
     MAX_MANIFEST_BYTES,
     DeviceCommand,
     Manifest,
+    Participation,
     SealedUpdate,
     decode_command,
     decode_manifest,
@@ -155,6 +156,16 @@ def test_cheap_checks_come_before_opening(fields: dict[str, Any], code: str, mon
     receipt = bench.answer(structs.replace(sealed(bench), **fields))
 
     assert receipt.reason.startswith(code + ": ")
+
+
+def test_a_device_that_had_its_turn_costs_no_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = secure(participation=Participation(codec="f32", contributions_per_version=1))
+    assert bench.answer(sealed(bench)).status == "accepted"
+    monkeypatch.setattr(OPENER, "open", None)
+
+    receipt = bench.answer(sealed(bench))
+
+    assert (receipt.status, receipt.reason.split(":")[0]) == ("retry", "one-per-version")
 
 
 def test_the_key_before_still_opens_and_a_strangers_does_not() -> None:
