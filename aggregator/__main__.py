@@ -22,7 +22,7 @@ except ModuleNotFoundError as missing:
 from aggregator.adapters import operating, tables
 from aggregator.adapters.console import set_up_log
 from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
-from aggregator.adapters.errors import StoreError, StoreRefused
+from aggregator.adapters.errors import ExportFailed, StoreError, StoreRefused
 from aggregator.adapters.lock import StoreInUse
 from aggregator.adapters.preparing import prepare
 from aggregator.adapters.registry import NotKept, open_registry
@@ -151,22 +151,32 @@ def rollback(version: VersionNumber, config: Config, json: Json = False) -> None
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0917 - an option each
     version: VersionNumber,
     config: Config,
-    to: Annotated[Path, typer.Option("--to", help="NPZ file to write.", show_default=False)],
+    to: Annotated[Path, typer.Option("--to", help="File to write: .npz or .tflite.", show_default=False)],
+    int8: Annotated[bool, typer.Option("--int8", help="Of .tflite: integers of 8 bits only.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="For --int8: NPZ file with examples or statistics, or JSON file with ranges.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write a version to an NPZ file.
+    """Write a version to a file, .npz or .tflite.
 
-    It holds the named arrays, the flat vector, and the model's spec as JSON.
+    NPZ holds the named arrays, the flat vector, and the model's spec as JSON; .tflite is for TFLite runtimes.
     """
-    with open_registry(_state_dir(config)) as registry:
-        done = operating.export(registry, version, to)
+    # Late: the other commands, and the aggregator itself, do without what writes .tflite files.
+    from aggregator.adapters import exporting  # noqa: PLC0415 - see above
+
+    settings = load(config, AggregatorSettings)
+    examples = Path(settings.evaluation.path) if settings.evaluation.path else None
+    wish = exporting.Wish(version=version, to=to, int8=int8, calibration=calibration)
+    with open_registry(Path(settings.aggregator.state_dir)) as registry:
+        done = exporting.export(registry, wish, examples)
     if json:
         _print_json(done)
     else:
-        typer.echo(f"wrote version {version} to {to}: {', '.join(done['arrays'])}")
+        typer.echo(f"wrote version {version} to {to}: {tables.export_text(done)}")
 
 
 @app.command()
@@ -227,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(exc), EXIT_NOT_ALONE)
     except NotRunning as exc:
         _fail(f"{exc}; start it first", EXIT_FAILED)
-    except (StoreError, ControlFailed, NotKept) as exc:
+    except (StoreError, ControlFailed, NotKept, ExportFailed) as exc:
         _fail(str(exc), EXIT_FAILED)
     except OSError as exc:
         _fail(f"{exc.filename or ''}: {exc.strerror or exc}".lstrip(": "), EXIT_FAILED)

@@ -5,7 +5,7 @@ from typing import Any
 
 from models.checkpoint import Checkpoint
 from models.data import Dataset
-from models.errors import CheckpointError, DataError, PlanError, SpecError
+from models.errors import CheckpointError, DataError, PlanError, SpecError, TfliteError
 from models.metrics import ClassificationMetrics, Metrics, RegressionMetrics
 from models.network import Model
 from models.parameters import Layout
@@ -27,6 +27,7 @@ __all__ = [
     "RegressionMetrics",
     "Series",
     "SpecError",
+    "TfliteError",
     "Training",
     "TrainingPlan",
     "TrainingResult",

@@ -56,6 +56,11 @@ class Dataset:
             raise DataError(f"x has {len(features)} rows and y has {len(targets)}")
         return cls(features, targets)
 
+    @staticmethod
+    def features(model: _Shaped, x: ArrayLike) -> FloatArray:
+        """Return the features alone, if they fit the model, as ``for_model`` does."""
+        return _matrix("x", _numbers("x", x), model.inputs)
+
     def subset(self, rows: NDArray[np.intp] | slice) -> Dataset:
         """Return the examples in ``rows`` (views where ``rows`` is a slice)."""
         return Dataset(self.x[rows], self.y[rows])

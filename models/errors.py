@@ -15,3 +15,7 @@ class DataError(ValueError):
 
 class CheckpointError(ValueError):
     """A checkpoint that a training cannot go on from; the message says why."""
+
+
+class TfliteError(ValueError):
+    """A ``.tflite`` file, or what one is to be made of, that is no good; the message says what and why."""

@@ -90,6 +90,19 @@ def test_cores_draw_no_global_random_numbers_and_open_nothing(package: str) -> N
     assert not wrong
 
 
+def test_tflite_is_known_in_one_place() -> None:
+    packages = {"ai_edge_litert", "flatbuffers", "tflite_runtime"}
+    below = [path for path in modules("models") if "tflite" not in path.relative_to(ROOT).parts]
+    outside = [path for package in PACKAGES if package != "models" for path in modules(package)]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (*below, *outside)
+        for name in imported(path)
+        if name.split(".")[0] in packages or (path in below and name.startswith("models.tflite"))
+    ]
+    assert not wrong
+
+
 def test_paho_is_spoken_to_in_one_place() -> None:
     users = {
         str(path.relative_to(ROOT))

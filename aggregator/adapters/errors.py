@@ -16,6 +16,10 @@ class StoreRefused(Exception):  # noqa: N818 - an answer to the operator
     """This store does not fit this program or this configuration; the text says what to do."""
 
 
+class ExportFailed(Exception):  # noqa: N818 - an answer to the operator
+    """A version cannot be written to a file in the form that was asked for; the text says why and what to do."""
+
+
 class StoreDamaged(StoreError):  # noqa: N818 - it is a StoreError
     """The database's content is broken: it has to be set aside."""
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from pathlib import Path
 from typing import Any
-
-import msgspec
-import numpy as np
 
 from aggregator.adapters.control import (
     ControlFailed,
@@ -21,12 +17,10 @@ from aggregator.adapters.control import (
 )
 from aggregator.adapters.opening import open_store
 from aggregator.adapters.preparing import Prepared
-from aggregator.adapters.registry import Registry, StoreStatus, open_registry
+from aggregator.adapters.registry import StoreStatus, open_registry
 from aggregator.commands import Reply, StoreCommand
 from aggregator.core import AggregatorCore
-from aggregator.downlink import vector_of
 from aggregator.events import OperatorEvent, QuarantineRequested, RollbackRequested
-from models import build
 
 OFFLINE = "offline"
 """Stands for the id of a request that nobody but ourselves waits for."""
@@ -92,24 +86,3 @@ def _offline(prepared: Prepared, event: OperatorEvent) -> dict[str, Any]:
     if reply.error:
         raise ControlFailed(reply.error)
     return reply.body
-
-
-def export(registry: Registry, version: int, to: Path) -> dict[str, Any]:
-    """Write a version as NPZ: an array for each named part, ``parameters`` (the flat vector), ``spec`` (JSON text)."""
-    vector = vector_of(registry.parameters(version)).astype(np.float32)
-    spec = registry.spec()
-    layout = build(spec).layout
-    arrays: dict[str, Any] = {
-        **layout.views(vector),
-        "parameters": vector,
-        "spec": np.array(msgspec.json.encode(spec).decode()),
-        "layout": np.array(layout.digest),
-        "version": np.array(version),
-    }
-    fresh = to.with_name(to.name + ".new")
-    with fresh.open("wb") as file:  # a file, not a name: NumPy would add another suffix
-        np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(to)
-    return {"version": version, "file": str(to), "arrays": [name for name, _ in layout.entries], "bytes": vector.nbytes}

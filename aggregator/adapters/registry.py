@@ -111,6 +111,11 @@ class Registry:
         found: dict[str, Any] = json.loads(read_meta(self._db)["spec"])
         return found
 
+    def identity(self) -> tuple[str, str]:
+        """Return federation and epoch."""
+        meta = read_meta(self._db)
+        return str(meta["federation"]), str(meta["epoch"])
+
     def status(self) -> StoreStatus:
         """Return the figures, all of one moment."""
         self._db.execute("BEGIN")

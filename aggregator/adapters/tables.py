@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -188,3 +188,15 @@ def _ago(seconds: float) -> str:
     if seconds < _HOUR:
         return f"{seconds / _MINUTE:.0f} min"
     return f"{seconds / _HOUR:.0f} h" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} d"
+
+
+def export_text(done: Mapping[str, Any]) -> str:
+    """Return what an export has written."""
+    if "arrays" in done:
+        return ", ".join(done["arrays"])
+    text = f"{done['weights']}, {done['bytes']:,} bytes"
+    if "agreement" in done:
+        text += f"; names the same class as float32 for {done['agreement']:.1%} of the examples"
+    elif "difference" in done:
+        text += f"; differs from float32 by at most {done['difference']:.3g} on the examples"
+    return text

@@ -25,6 +25,7 @@ from aggregator.downlink import render
 from aggregator.ledger import record_of, shelf_of
 from aggregator.records import Aggregation, Counters, DeviceRecord, ServerState
 from fedmq.embedded_broker import EmbeddedBroker
+from models.tflite.file import Origin, TfliteModel
 from protocol.link import Received
 from protocol.messages import decode_command
 from tests.support.aggregators import PATIENCE_S, HandDevice, spawn, write_config
@@ -168,6 +169,70 @@ def test_export_to_where_nothing_can_be_written(cli: Cli, tmp_path: Path) -> Non
     result = cli("export", "2", "--to", str(tmp_path / "nowhere" / "model.npz"))
     assert result.code == 1
     assert "No such file or directory" in result.err
+
+
+def test_export_for_tflite(cli: Cli, config: Path, tmp_path: Path) -> None:
+    to = tmp_path / "model.tflite"
+    result = cli("export", "2", "--to", str(to))
+    assert result.code == 0
+    assert "float32" in result.out
+    prepared = prepare(config)
+    file = TfliteModel.parse(to.read_bytes(), prepared.model)
+    assert file.origin == Origin(federation="test", epoch=file.origin.epoch, version=2)
+    assert len(file.origin.epoch) == 16
+    parameters = np.full(prepared.model.layout.size, 2.0, np.float32)
+    assert file.data == TfliteModel.export(prepared.model, parameters, file.origin).data
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.tflite"]
+
+
+def calibration_files(folder: Path, inputs: int) -> list[Path]:
+    x = np.random.default_rng(0).standard_normal((50, inputs))
+    np.savez(folder / "examples.npz", x=x)
+    np.savez(folder / "statistics.npz", mean=x.mean(0), deviation=x.std(0), low=x.min(0), high=x.max(0))
+    (folder / "ranges.json").write_text(json.dumps({"x": [-3, 3], "dense0": [-60, 60], "probabilities": [0, 1]}))
+    return [*sorted(folder.glob("*.npz")), folder / "ranges.json"]
+
+
+def test_export_in_int8(cli: Cli, config: Path, tmp_path: Path) -> None:
+    model = prepare(config).model
+    for path in calibration_files(tmp_path, model.inputs):
+        to = tmp_path / "model.tflite"
+        done = cli("export", "2", "--to", str(to), "--int8", "--calibration", str(path), "--json").json
+        assert done["weights"] == "int8"
+        assert done["bytes"] == to.stat().st_size
+        assert ("agreement" in done) == (path.name == "examples.npz")
+        assert TfliteModel.parse(to.read_bytes(), model).scheme
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--to", "model.onnx"], ".npz or .tflite"),
+        (["--to", "model"], ".npz or .tflite"),
+        (["--to", "model.npz", "--int8"], "--int8 and --calibration are for .tflite"),
+        (["--to", "model.tflite", "--int8"], "--calibration"),
+        (["--to", "model.tflite", "--calibration", "x.npz"], "without --int8"),
+        (["--to", "model.tflite", "--int8", "--calibration", "no-such.npz"], "No such file"),
+        (["--to", "model.tflite", "--int8", "--calibration", "empty.npz"], "neither x (examples) nor mean"),
+        (["--to", "model.tflite", "--int8", "--calibration", "narrow.npz"], "x has shape (2, 1)"),
+        (["--to", "model.tflite", "--int8", "--calibration", "text.npz"], "is no NPZ file"),
+        (["--to", "model.tflite", "--int8", "--calibration", "text.json"], "does not hold ranges"),
+        (["--to", "model.tflite", "--int8", "--calibration", "other.json"], "no range for"),
+    ],
+)
+def test_export_that_cannot_be(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("empty.npz", z=np.zeros(1))
+    np.savez("narrow.npz", x=np.zeros((2, 1)))
+    Path("text.npz").write_text("x")
+    Path("text.json").write_text("x")
+    Path("other.json").write_text('{"x": [-1, 1]}')
+    result = cli("export", "2", *options)
+    assert result.code == 1
+    assert said in result.err
+    assert not list(tmp_path.glob("model*"))
 
 
 def test_rollback_without_a_running_aggregator(cli: Cli, config: Path) -> None:

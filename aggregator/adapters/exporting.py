@@ -1,0 +1,119 @@
+"""Versions as files for other programs: NPZ for NumPy, ``.tflite`` for TFLite runtimes, chosen by the suffix."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from aggregator.adapters.calibrating import Calibrator
+from aggregator.adapters.errors import ExportFailed
+from aggregator.adapters.registry import Registry
+from aggregator.downlink import vector_of
+from models import DataError, Model, TfliteError, build
+from models.parameters import FloatArray
+from models.tflite.adapters.files import write_file
+from models.tflite.file import Origin, TfliteModel
+from models.tflite.lowering import lower
+from models.tflite.predicting import TflitePredictor
+from models.tflite.quantizing import scheme_of
+from models.tflite.runtime import RuntimeUnavailable, load_runtime
+
+SUFFIXES = (".npz", ".tflite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the operator wants."""
+
+    version: int
+    to: Path
+    int8: bool = False
+    calibration: Path | None = None
+    """Examples, statistics or ranges, for int8."""
+
+
+def export(registry: Registry, wish: Wish, fallback: Path | None = None) -> dict[str, Any]:
+    """Write the version; return what was done.
+
+    ``fallback`` has examples (``x``) in case the wish names no calibration. Raise ``ExportFailed``, ``NotKept``,
+    ``StoreError`` or ``OSError``; the file is there whole, or as it was before.
+    """
+    suffix = wish.to.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ExportFailed(f"{wish.to}: the name has to end in {' or '.join(SUFFIXES)}, which says what is written")
+    if suffix == ".npz" and (wish.int8 or wish.calibration):
+        raise ExportFailed("--int8 and --calibration are for .tflite files; an NPZ file has the parameters as they are")
+    if wish.calibration and not wish.int8:
+        raise ExportFailed("--calibration without --int8: float32 needs none")
+    vector = vector_of(registry.parameters(wish.version)).astype(np.float32)
+    model = build(registry.spec())
+    try:
+        if suffix == ".npz":
+            return _npz(model, vector, wish)
+        federation, epoch = registry.identity()
+        origin = Origin(federation=federation, epoch=epoch, version=wish.version)
+        return _tflite(model, vector, wish, origin, fallback)
+    except (DataError, TfliteError) as exc:
+        raise ExportFailed(str(exc)) from exc
+
+
+def _npz(model: Model, vector: FloatArray, wish: Wish) -> dict[str, Any]:
+    """Write an array for each named part, ``parameters`` (the flat vector), ``spec`` (JSON text)."""
+    arrays: dict[str, Any] = {
+        **model.layout.views(vector),
+        "parameters": vector,
+        "spec": np.array(msgspec.json.encode(model.spec).decode()),
+        "layout": np.array(model.layout.digest),
+        "version": np.array(wish.version),
+    }
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_file(wish.to, content.getvalue())
+    names = [name for name, _ in model.layout.entries]
+    return {"version": wish.version, "file": str(wish.to), "arrays": names, "bytes": vector.nbytes}
+
+
+def _tflite(model: Model, vector: FloatArray, wish: Wish, origin: Origin, fallback: Path | None) -> dict[str, Any]:
+    calibrator = _calibrator(model, wish, fallback) if wish.int8 else None
+    scheme = None
+    if calibrator is not None:
+        graph = lower(model, vector)
+        scheme = scheme_of(graph, calibrator.ranges(graph))
+    file = TfliteModel.export(model, vector, origin, scheme)
+    write_file(wish.to, file.data)
+    done = {
+        "version": wish.version,
+        "file": str(wish.to),
+        "weights": "int8" if wish.int8 else "float32",
+        "bytes": len(file.data),
+    }
+    examples = calibrator.examples if calibrator else None
+    return done | (_compared(file, vector, examples) if examples is not None else {})
+
+
+def _calibrator(model: Model, wish: Wish, fallback: Path | None) -> Calibrator:
+    source = wish.calibration or fallback
+    if source is None:
+        raise ExportFailed(
+            "--int8 needs to know the ranges of the activations: name a file with examples, statistics or ranges by "
+            "--calibration, or give the aggregator data of its own ([evaluation] path)"
+        )
+    return Calibrator.read(source, model)
+
+
+def _compared(file: TfliteModel, vector: FloatArray, x: FloatArray) -> dict[str, Any]:
+    """Return how the file's answers compare with NumPy's, where a runtime is installed; else nothing."""
+    try:
+        runtime = load_runtime()
+    except RuntimeUnavailable:
+        return {}
+    exact, found = file.model.predict(vector, x), TflitePredictor(runtime, file).predict(x)
+    difference = {"difference": float(np.abs(exact - found).max())}
+    if file.model.task != "classification":
+        return difference
+    return {"agreement": float((exact.argmax(axis=1) == found.argmax(axis=1)).mean()), **difference}
