@@ -137,6 +137,14 @@ class Evaluate:
 class StopTask:
     """Stop the task under way at the next step boundary; its answer still comes."""
 
+    keep: bool = False
+    """A training is to go on there later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropCheckpoint:
+    """Forget what is kept of an interrupted training, if anything is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckData:
@@ -179,6 +187,7 @@ Command: TypeAlias = (
     | Train
     | Evaluate
     | StopTask
+    | DropCheckpoint
     | CheckData
     | TakeReadings
     | Log

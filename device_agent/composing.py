@@ -82,6 +82,7 @@ def device_metrics(
         trained_version=durable.trained.version if durable.trained else None,
         trainings=counters.trainings,
         trainings_interrupted=counters.trainings_interrupted,
+        trainings_resumed=counters.trainings_resumed,
         policy_waits=waits,
         updates_created=counters.updates_created,
         updates_accepted=counters.updates_accepted,
@@ -126,6 +127,8 @@ def _metrics(done: TrainingDone) -> dict[str, float]:
     found |= {f"holdout_{name}": value for name, value in done.after.items()}
     if done.train_loss is not None:
         found["train_loss"] = done.train_loss
+    if done.share_done < 1.0:
+        found["share_done"] = done.share_done
     return dict(list(_finite(found).items())[:MAX_METRICS])
 
 

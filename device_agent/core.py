@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
 
-STOP_S = 1.0
-"""A training that does not come to a step's end in this time is left behind: the process must go."""
+STOP_S = 0.5
+"""A training that does not come to a step's end in this time is left behind: the process must go, within a second."""
 
 
 class DeviceCore:
@@ -84,6 +84,8 @@ class DeviceCore:
             ev.TrainingDone: self._working.training_done,
             ev.EvaluationDone: self._working.evaluation_done,
             ev.TaskStopped: self._working.stopped,
+            ev.TrainingResumed: self._working.resumed,
+            ev.TrainingNoted: self._working.noted,
             ev.TaskFailed: lambda event, now: self._working.failed(event, now, linked=self._linked),
             ev.DataChanged: self._working.data_changed,
             ev.ReadingsTaken: self._working.readings,
@@ -148,7 +150,7 @@ class DeviceCore:
         self._stop_reason = event.reason
         if self._stop_at is None:
             self._stop_at = now + STOP_S
-        return self._parts.desk.stop()
+        return self._parts.desk.come_to_an_end()
 
     def _on_link_up(self, _event: LinkUp, now: float) -> list[Command]:
         self._link = advance(LINK, self._link, LinkStep.CONNECTED)
@@ -233,8 +235,13 @@ class DeviceCore:
         return [do.CheckData()]
 
     def _advance_stop(self, now: float) -> list[Command]:
-        if self._parts.desk.work is not Work.IDLE and self._stop_at is not None and now < self._stop_at:
+        desk = self._parts.desk
+        if desk.work is not Work.IDLE and self._stop_at is not None and now < self._stop_at:
             return []
+        if self._up.writing:  # what came at the last moment: the answer is the next event
+            return []
+        if desk.work is not Work.IDLE and desk.interrupted:
+            self._parts.ledger.count("trainings_interrupted")
         self._phase = advance(PHASE, self._phase, PhaseStep.END)
         commands: list[Command] = [self._parts.ledger.save()]
         if self._linked:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.commands import CacheModel, Command, DropModel, Log, PatchModel, Subscribe, Unsubscribe
+from device_agent.commands import (
+    CacheModel,
+    Command,
+    DropCheckpoint,
+    DropModel,
+    Log,
+    PatchModel,
+    Subscribe,
+    Unsubscribe,
+)
 from device_agent.settings import MAX_MODEL_CHUNKS
 from protocol.errors import ProtocolError
 
@@ -166,7 +175,13 @@ class Downstream:
         self._caching = None
         self._given_up = 0
         self._parts.desk.hold(None)
-        return [*self._parts.fetch.cancel(), *self._parts.desk.stop(), DropModel(), *self._listen_again()]
+        return [
+            *self._parts.fetch.cancel(),
+            *self._parts.desk.stop(),
+            DropModel(),
+            DropCheckpoint(),
+            *self._listen_again(),
+        ]
 
     def start_over(self, now: float) -> list[Command]:
         """Read the current manifest as if for the first time."""

@@ -87,10 +87,13 @@ class TrainingDone:
 
     task: int
     num_examples: int
+    """Its weight: the examples, or when its deadline cut it short a part of them."""
     num_steps: int
     delta: bytes
     """Encoded with the codec of the task's manifest; empty when the update is sealed."""
     duration_s: float
+    share_done: float = 1.0
+    """Of the plan's steps; below 1 when its deadline cut it short."""
     train_loss: float | None = None
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
@@ -110,9 +113,32 @@ class EvaluationDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStopped:
-    """A task ended without result because ``StopTask`` asked for it."""
+    """A task ended without result because ``StopTask`` asked for it, or a training because its deadline did."""
 
     task: int
+    kept_share: float | None = None
+    """How much of the training is on disk, to be gone on with: 0 to 1 of its steps; None: nothing."""
+    rest_s: float = 0.0
+    """Its deadline passed, and it wants to go on after this rest; 0: it was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResumed:
+    """A training goes on where it was interrupted."""
+
+    task: int
+    num_steps: int
+    """Done before."""
+    planned: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingNoted:
+    """Something about a training that its operator may want to know."""
+
+    task: int
+    message: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +176,8 @@ Event: TypeAlias = (
     | TrainingDone
     | EvaluationDone
     | TaskStopped
+    | TrainingResumed
+    | TrainingNoted
     | TaskFailed
     | DataChanged
     | ReadingsTaken

@@ -25,6 +25,7 @@ RETRY_S = 30.0
 CounterName: TypeAlias = Literal[
     "trainings",
     "trainings_interrupted",
+    "trainings_resumed",
     "updates_created",
     "updates_accepted",
     "updates_duplicate",

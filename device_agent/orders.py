@@ -28,8 +28,11 @@ class Orders:
         self._parts.trust.obey(command)
         commands: list[Command] = [Log(level="info", message="command", fields={"action": command.action})]
         match command.action:
-            case "pause" | "resume":
-                self._parts.ledger.change(paused=command.action == "pause")
+            case "pause":
+                self._parts.ledger.change(paused=True)
+                commands += self._parts.desk.set_aside()
+            case "resume":
+                self._parts.ledger.change(paused=False)
             case "evaluate":
                 self._parts.desk.evaluation_wanted = True
             case "forget":

@@ -30,7 +30,8 @@ class Counters(Struct, frozen=True, kw_only=True):
 
     trainings: int = 0
     trainings_interrupted: int = 0
-    """Stopped because the board could not spare them any more; they are done again later."""
+    """Set aside before their end, for whatever reason; they go on later."""
+    trainings_resumed: int = 0
     updates_created: int = 0
     updates_accepted: int = 0
     updates_duplicate: int = 0

@@ -81,6 +81,7 @@ class Service:
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
             do.StopTask: self._stop_task,
+            do.DropCheckpoint: lambda _command: self._trainer.drop_checkpoint(),
             do.CheckData: self._check_data,
             do.TakeReadings: self._take_readings,
             do.Log: self._log,
@@ -213,7 +214,7 @@ class Service:
     def _publish_metrics(self, command: do.PublishMetrics) -> None:
         self._clock.witness()
         if self._link is not None:
-            metrics = replace(command.metrics, rss_bytes=rss_bytes())
+            metrics = replace(command.metrics, rss_bytes=rss_bytes(), training_share=self._trainer.share)
             self._link.publish(command.topic, encode_status(metrics), qos=0)
 
     def _persist(self, command: do.Persist) -> ev.Event | None:
@@ -255,8 +256,8 @@ class Service:
         self._trainer.start(command, file)
         return None
 
-    def _stop_task(self, _command: do.StopTask) -> None:
-        self._trainer.stop()
+    def _stop_task(self, command: do.StopTask) -> None:
+        self._trainer.stop(keep=command.keep)
 
     def _check_data(self, _command: do.CheckData) -> ev.Event | None:
         return ev.DataChanged() if self._watch.changed() else None

@@ -53,6 +53,10 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A step that takes longer counts as hung: the watchdog is no longer fed, and systemd starts the agent anew."""
     min_interval_s: Wait = 0.0
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    checkpoint_s: Wait = 300.0
+    """An interrupted training is kept in any case; this is for the kill and the power cut that nobody announces."""
+    checkpoint_daily_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 256 * 1024 * 1024
+    """What checkpoints may write a day; 0: anything."""
 
 
 class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

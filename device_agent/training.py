@@ -110,13 +110,18 @@ class Desk:
         self.work = advance(WORK, self.work, WorkStep.STOP)
         return [StopTask()]
 
+    def come_to_an_end(self) -> list[Command]:
+        """Stop whatever is under way: the process ends. A training goes on with the next one."""
+        self.evaluation_wanted = False
+        return self.stop() if self.work is Work.EVALUATING else self.set_aside()
+
     def set_aside(self) -> list[Command]:
-        """Stop the training under way, to be done again later; a result that comes nevertheless is welcome."""
+        """Stop the training under way, to go on later; a result that comes nevertheless is welcome."""
         if self.work is not Work.TRAINING:
             return []
         self._set_aside = True
         self.work = advance(WORK, self.work, WorkStep.STOP)
-        return [StopTask()]
+        return [StopTask(keep=True)]
 
     def wants_to_train(self, now: float, *, made: int, may_train: bool) -> bool:
         """Return whether a training is under way, or would begin now if the board could spare it."""

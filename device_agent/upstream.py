@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from device_agent.commands import Command, Log, Persist
+from device_agent.commands import Command, DropCheckpoint, Log, Persist
 from device_agent.composing import last_training, update_row
 from device_agent.records import OutboxEntry, OutboxRow, Trained
 
@@ -55,7 +55,7 @@ class Upstream:
             ledger.count("updates_created")
             reason = f"update of {row.entry.size} bytes is larger than the whole outbox"
             self._parts.desk.reason = reason
-            return self._dropped(1, reason, ())
+            return [DropCheckpoint(), *self._dropped(1, reason, ())]
         if displaced:
             ledger.refuse("outbox full", len(displaced))
         self._pending = (row, displaced)
@@ -78,7 +78,7 @@ class Upstream:
             self._parts.report.remove(entry.sequence)
         self._parts.report.add(row.entry)
         fields = {"sequence": row.entry.sequence, "base": row.entry.base_version, "bytes": row.entry.size}
-        told: list[Command] = [Log(level="info", message="update ready", fields=fields)]
+        told: list[Command] = [DropCheckpoint(), Log(level="info", message="update ready", fields=fields)]
         if displaced:
             lost = ",".join(str(entry.sequence) for entry in displaced)
             told.append(Log(level="warning", message="outbox full, dropped the stalest", fields={"sequences": lost}))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         TaskFailed,
         TaskStopped,
         TrainingDone,
+        TrainingNoted,
+        TrainingResumed,
     )
     from device_agent.parts import Parts
     from device_agent.upstream import Upstream
@@ -95,11 +97,33 @@ class Working:
         return [self._parts.ledger.save(), Log(level="info", message="evaluated", fields=dict(event.metrics))]
 
     def stopped(self, event: TaskStopped, now: float) -> list[Command]:
-        """Take in that a task ended without a result; one that was set aside is begun again when it may."""
-        if self._parts.desk.ended(event.task) and self._parts.desk.interrupted:
-            self._parts.ledger.count("trainings_interrupted")
-            self._parts.announce.news(now)
-        return []
+        """Take in that a task ended without a result; a training that was set aside goes on when it may."""
+        desk = self._parts.desk
+        if not desk.ended(event.task):
+            return []
+        if event.rest_s > 0:
+            desk.rest(now + max(event.rest_s, self._parts.settings.training.min_interval_s))
+        if not desk.interrupted and not event.rest_s:
+            return []
+        self._parts.ledger.count("trainings_interrupted")
+        self._parts.announce.news(now)
+        kept = "nothing" if event.kept_share is None else f"{event.kept_share:.0%}"
+        fields: dict[str, object] = {"kept": kept}
+        if event.rest_s > 0:
+            fields["deadline_s"] = event.rest_s
+        return [Log(level="info", message="training set aside", fields=fields)]
+
+    def resumed(self, event: TrainingResumed, now: float) -> list[Command]:
+        """Take in that a training goes on where it was interrupted."""
+        self._parts.ledger.count("trainings_resumed")
+        self._parts.announce.news(now)
+        fields = {"step": event.num_steps, "of": event.planned}
+        return [Log(level="info", message="training goes on", fields=fields)]
+
+    @staticmethod
+    def noted(event: TrainingNoted, _now: float) -> list[Command]:
+        """Pass it on."""
+        return [Log(level="warning", message=event.message, fields={"reason": event.reason})]
 
     def failed(self, event: TaskFailed, now: float, *, linked: bool) -> list[Command]:
         """Try again later, and with another copy of the model when it lies there."""

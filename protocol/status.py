@@ -110,7 +110,11 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     trained_version: Figure | None = None
     trainings: Figure = 0
     trainings_interrupted: Figure = 0
-    """Stopped by the device's policy, to be done again later."""
+    """Set aside before their end (policy, command, deadline, end of the process), to go on later."""
+    trainings_resumed: Figure = 0
+    """Gone on with where they were set aside or killed, instead of from the beginning."""
+    training_share: Share | None = None
+    """How much of the training under way is done; null when there is none."""
     policy_waits: Counts = {}
     """How often each rule of the policy began to hold trainings up since the agent started."""
     updates_created: Figure = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from device_agent.adapters.checkpoint_file import CheckpointFile
 from device_agent.adapters.model_cache import CacheError, ModelCache, read_model
 from device_agent.adapters.readings import Sensors
 from device_agent.adapters.store import StoreError, peek
@@ -29,6 +30,7 @@ def status(settings: AgentSettings, *, as_json: bool) -> int:
     except StoreError as exc:
         return _fail(exc)
     facts = _facts(names, durable, entries, _version(state_dir))
+    facts["kept_training"] = _kept(state_dir)
     clock = SystemClock(state_dir, wait_s=settings.clock.wait_s)
     readings = Sensors(settings, clock).read()
     facts["clock"] = clock.complaint() or "as it should be"
@@ -115,6 +117,20 @@ def _policy(settings: AgentSettings, readings: Readings, durable: DurableState) 
     """Return what the rules say now to a training that would begin; what was said before is not known here."""
     holds = judge(settings.policy, Case(readings=readings, seen=durable.last.rows)).holds
     return f"waits: {'; '.join(holds.values())}" if holds else "may train"
+
+
+def _kept(state_dir: Path) -> dict[str, Any] | None:
+    """Return what is on disk of a training that was interrupted, or is under way."""
+    kept = CheckpointFile(state_dir).look()
+    if kept is None:
+        return None
+    return {
+        "version": kept.origin.version,
+        "steps": kept.num_steps,
+        "steps_planned": kept.planned,
+        "training_s": kept.elapsed_s,
+        "bytes": kept.size,
+    }
 
 
 def _version(state_dir: Path) -> int | None:

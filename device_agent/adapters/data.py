@@ -37,6 +37,8 @@ class Samples:
 
     train: Dataset
     holdout: Dataset | None
+    upto: int | None = None
+    """Newest row of the sample store among them, so that the same can be read again; None: they come from a file."""
 
 
 def load_samples(path: Path, settings: DataSettings, model: Model) -> Samples:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent.adapters.allocator import give_back_large_blocks
+from device_agent.adapters.keeper import Keeper
 from device_agent.commands import Evaluate, Train
 from device_agent.events import TaskFailed, TrainingDone
 
@@ -32,6 +33,8 @@ class Trainer:
         self._deliver = deliver
         self._jobs: queue.SimpleQueue[tuple[Train | Evaluate, BinaryIO] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._keeps = False
+        self._keeper = Keeper(settings)
         self._thread: threading.Thread | None = None
         self._bench: Workbench | None = None
         self._next_step_at = 0.0
@@ -48,9 +51,16 @@ class Trainer:
         since = self._step_since
         return 0.0 if since is None else max(0.0, now - since)
 
+    @property
+    def share(self) -> float | None:
+        """How much of the training under way is done, 0 to 1; None when there is none."""
+        sitting = None if self._bench is None else self._bench.sitting
+        return None if sitting is None else sitting.share
+
     def start(self, task: Train | Evaluate, file: BinaryIO) -> None:
         """Begin a task on the model in this open file, which is closed afterwards. One task at a time."""
         self._stop.clear()
+        self._keeps = False
         self._step_since = time.monotonic()
         if self._thread is None:
             # A daemon: a step that hangs (or takes minutes) must not keep the process from ending.
@@ -58,16 +68,27 @@ class Trainer:
             self._thread.start()
         self._jobs.put((task, file))
 
-    def stop(self) -> None:
-        """Stop the task under way at its next step boundary."""
+    def stop(self, *, keep: bool) -> None:
+        """Stop the task under way at its next step boundary; ``keep``: a training goes on there later."""
+        self._keeps = keep
         self._stop.set()
 
+    def drop_checkpoint(self) -> None:
+        """Forget what is kept of a training."""
+        self._keeper.drop()
+
     def close(self, timeout_s: float = 1.0) -> None:
-        """Stop, and end the thread; one that does not come to an end in time is left behind."""
+        """Stop, and end the thread; one that does not come to an end in time is left behind.
+
+        What a training that is left behind had done before its present step is kept, if ``stop`` said so.
+        """
         self._stop.set()
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join(timeout_s)
+        if self._thread is None:
+            return
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        if self._keeps and self._thread.is_alive():
+            self._keeper.rescue()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -84,7 +105,7 @@ class Trainer:
             if isinstance(task, Evaluate):
                 return bench.evaluate(task, file)
             self._next_step_at = 0.0
-            return self._sealed(bench.train(task, file, self._should_stop), task)
+            return self._sealed(bench.train(task, file, self._should_stop, self._keep_it), task)
         except MemoryError:
             return TaskFailed(task=task.task, reason="not enough memory for the training", fault="internal")
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong here, the agent must live on and say so
@@ -108,8 +129,12 @@ class Trainer:
             give_back_large_blocks()
             from device_agent.adapters.workbench import Workbench  # noqa: PLC0415 - 12 MB that idle devices do without
 
-            self._bench = Workbench(self._settings)
+            self._bench = Workbench(self._settings, self._keeper, self._deliver)
         return self._bench
+
+    def _keep_it(self) -> bool:
+        # What nobody asked to stop (its deadline has passed) goes on later.
+        return self._keeps or not self._stop.is_set()
 
     def _should_stop(self) -> bool:
         """Wait until the next step may start; return whether there is to be none."""

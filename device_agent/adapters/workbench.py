@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import time
+import json
+import platform
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,8 +13,29 @@ import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples, fingerprint, load_samples
 from device_agent.adapters.model_cache import CacheError, read_model
-from device_agent.events import EvaluationDone, Fault, TaskFailed, TaskStopped, TrainingDone
-from models import DataError, Dataset, Model, PlanError, SpecError, TrainingPlan, build, local_train
+from device_agent.adapters.sitting import Sitting
+from device_agent.events import (
+    EvaluationDone,
+    Fault,
+    TaskFailed,
+    TaskStopped,
+    TrainingDone,
+    TrainingNoted,
+    TrainingResumed,
+)
+from device_agent.keeping import Origin
+from models import (
+    CheckpointError,
+    DataError,
+    Dataset,
+    Model,
+    PlanError,
+    SpecError,
+    Training,
+    TrainingPlan,
+    build,
+    weight_of_part,
+)
 from protocol import tensors
 from protocol.errors import ProtocolError
 
@@ -22,9 +44,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from device_agent.adapters.keeper import Keeper
     from device_agent.commands import Evaluate, Train
+    from device_agent.events import Event
     from device_agent.settings import AgentSettings
     from protocol.messages import Manifest
+
+
+SOFTWARE = f"NumPy {np.__version__} on {platform.machine()}"
+"""Its shuffling and sums are those of a training; another version may do them otherwise."""
 
 
 class _TaskError(Exception):
@@ -38,22 +66,33 @@ class _TaskError(Exception):
 class Workbench:
     """Keeps the samples between tasks; reads them again when the file is another one."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, keeper: Keeper, tell: Callable[[Event], object]) -> None:
+        """``tell`` is given what happens while a task is under way."""
         self._settings = settings
+        self._keeper = keeper
+        self._tell = tell
+        self.sitting: Sitting | None = None
+        """The training under way."""
         self._path = Path(settings.data.path)
         self._samples: Samples | None = None
         self._samples_of: tuple[Any, ...] = ()
+        self._samples_digest = ""
         self._model: Model | None = None
         self._model_of: dict[str, Any] = {}
 
     def train(
-        self, task: Train, file: BinaryIO, should_stop: Callable[[], bool]
+        self, task: Train, file: BinaryIO, should_stop: Callable[[], bool], keeps: Callable[[], bool]
     ) -> TrainingDone | TaskStopped | TaskFailed:
-        """Train the model in the file as the task says. Deterministic for the seed, the version and the samples."""
+        """Train the model in the file as the task says, or go on where that was interrupted.
+
+        Deterministic for the seed, the version and the samples. ``keeps``: whether what is stopped is to go on later.
+        """
         try:
-            return self._train(task, file, should_stop)
+            return self._train(task, file, should_stop, keeps)
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
+        finally:
+            self.sitting = None
 
     def evaluate(self, task: Evaluate, file: BinaryIO) -> EvaluationDone | TaskFailed:
         """Measure the model in the file on the holdout."""
@@ -64,30 +103,93 @@ class Workbench:
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
 
-    def _train(self, task: Train, file: BinaryIO, should_stop: Callable[[], bool]) -> TrainingDone | TaskStopped:
-        started = time.monotonic()
+    def _train(
+        self, task: Train, file: BinaryIO, should_stop: Callable[[], bool], keeps: Callable[[], bool]
+    ) -> TrainingDone | TaskStopped:
         manifest = task.manifest
         model, parameters = self._read(manifest, file)
         plan = _plan(manifest)
         samples = self._load(model)
-        rng = self._rng(manifest, task.contribution)
         before = model.evaluate(parameters, samples.holdout).summary() if samples.holdout else {}
-        result = local_train(model, parameters, samples.train, plan, rng, should_stop)
-        if not result.finished:
-            return TaskStopped(task=task.task)
+        training, rng, elapsed_s = self._begin(task, model, parameters, plan)
+        planned = plan.steps(len(samples.train))
+        sitting = Sitting(
+            training, plan, self._origin(task, model, plan), self._keeper, planned=planned, elapsed_s=elapsed_s
+        )
+        sitting.save_every_s = self._settings.training.checkpoint_s
+        self.sitting = sitting
+        ending = sitting.run(should_stop)
+        if ending in ("stopped", "resume"):
+            return self._set_aside(task, sitting, keeps=keeps(), rest_s=plan.deadline_s if ending == "resume" else 0.0)
+        result = training.result(finished=ending == "finished")
         delta = result.parameters - parameters
         if not np.isfinite(delta).all():
             raise _TaskError("the training diverged: parameters are not finite any more", "model")
         after = model.evaluate(result.parameters, samples.holdout).summary() if samples.holdout else {}
         return TrainingDone(
             task=task.task,
-            num_examples=result.num_examples,
+            num_examples=weight_of_part(result.num_examples, result.num_steps, planned),
             num_steps=result.num_steps,
+            share_done=sitting.share,
             delta=_encoded(manifest.participation.codec, delta, rng),
-            duration_s=time.monotonic() - started,
+            duration_s=sitting.elapsed_s,
             train_loss=float(result.loss),
             before=before,
             after=after,
+        )
+
+    def _begin(
+        self, task: Train, model: Model, parameters: NDArray[np.float32], plan: TrainingPlan
+    ) -> tuple[Training, np.random.Generator, float]:
+        """Return the training, resumed where something of it is kept, its generator, and its time so far."""
+
+        def new() -> tuple[Training, np.random.Generator]:
+            rng = self._rng(task.manifest, task.contribution)
+            return Training(model, parameters, self._load(model).train, plan, rng), rng
+
+        found, reason = self._keeper.find(self._origin(task, model, plan))
+        training, rng = new()
+        if found is not None:
+            kept, checkpoint = found
+            try:
+                training.resume(checkpoint)
+            except CheckpointError as exc:
+                reason = self._keeper.refuse(str(exc))
+                training, rng = new()
+            else:
+                self._tell(TrainingResumed(task=task.task, num_steps=kept.num_steps, planned=kept.planned))
+                return training, rng, kept.elapsed_s
+        if reason:
+            self._tell(TrainingNoted(task=task.task, message="a training begins anew", reason=reason))
+        return training, rng, 0.0
+
+    def _set_aside(self, task: Train, sitting: Sitting, *, keeps: bool, rest_s: float) -> TaskStopped:
+        kept = keeps and sitting.num_steps > 0 and sitting.keep()
+        if sitting.trouble:
+            self._tell(
+                TrainingNoted(
+                    task=task.task, message="an interrupted training could not be kept", reason=sitting.trouble
+                )
+            )
+        return TaskStopped(task=task.task, kept_share=sitting.share if kept else None, rest_s=rest_s)
+
+    def _origin(self, task: Train, model: Model, plan: TrainingPlan) -> Origin:
+        manifest, device = task.manifest, self._settings.device
+        samples = self._load(model)
+        return Origin(
+            federation=device.federation,
+            device=device.id,
+            incarnation=task.incarnation,
+            epoch=manifest.epoch,
+            version=manifest.version,
+            contribution=task.contribution,
+            parameters=manifest.parameters,
+            model=hashlib.sha256(json.dumps(model.spec, sort_keys=True).encode()).hexdigest(),
+            plan=plan.to_data(),
+            seed=self._settings.training.seed,
+            samples=self._samples_digest,
+            upto=samples.upto,
+            software=SOFTWARE,
         )
 
     def _read(self, manifest: Manifest, file: BinaryIO) -> tuple[Model, NDArray[np.float32]]:
@@ -130,6 +232,7 @@ class Workbench:
             except DataFileError as exc:
                 raise _TaskError(str(exc), "data") from exc
             self._samples_of = wanted
+            self._samples_digest = _digest_of_samples(self._samples.train)
         return self._samples
 
     def _holdout(self, model: Model) -> Dataset:
@@ -145,6 +248,14 @@ class Workbench:
 
 def _digest(parameters: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest()
+
+
+def _digest_of_samples(data: Dataset) -> str:
+    """Return what changes when the examples do. It costs little beside the reading of them."""
+    found = hashlib.blake2b(f"{data.x.shape} {data.y.shape} {data.y.dtype}".encode(), digest_size=16)
+    for array in (data.x, data.y):
+        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return found.hexdigest()
 
 
 def _plan(manifest: Manifest) -> TrainingPlan:

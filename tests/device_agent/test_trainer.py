@@ -140,7 +140,7 @@ def test_a_training_stops_at_a_step_boundary(make: Callable[..., Bench]) -> None
     bench.trainer.start(
         Train(task=3, manifest=bench.manifest, contribution=0, incarnation="1" * 16, sequence=1), bench.cache.open()
     )
-    bench.trainer.stop()
+    bench.trainer.stop(keep=True)
     assert bench.answers.get(timeout=20) == TaskStopped(task=3)
 
 
