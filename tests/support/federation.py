@@ -59,6 +59,10 @@ class Federation:
     false_clock: bool = False
     cron: str = ""
     delta_codec: str = ""
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the training plan."""
+    step_intervals_s: Mapping[str, float] = field(default_factory=dict)
+    """Devices that take so long for each step of a training."""
     more: str = ""
     """Further tables of the aggregator's configuration."""
     takeover_wait_s: float = 60.0
@@ -146,6 +150,7 @@ class Federation:
 
     def _aggregator_toml(self, name: str) -> str:
         model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.model.items())
+        plan = "\n".join(f"{key} = {json.dumps(value)}" for key, value in self.plan.items())
         return f"""
 [aggregator]
 federation = "test"
@@ -162,6 +167,7 @@ reconnect_max_s = 0.5
 epochs = 1
 batch_size = 16
 learning_rate = 0.1
+{plan}
 [participation]
 codec = "{self.codec}"
 [schedule]
@@ -194,6 +200,7 @@ takeover_wait_s = {self.takeover_wait_s}
 path = "{data}"
 [training]
 min_interval_s = {interval_s}
+step_interval_s = {self.step_intervals_s.get(name, 0.0)}
 [outbox]
 receipt_timeout_s = 1.0
 resend_max_s = 4.0

@@ -1,0 +1,229 @@
+"""Agents' processes whose trainings are interrupted, against one that was left alone: the same update, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from device_agent.adapters.checkpoint_file import CheckpointFile
+from device_agent.adapters.data import holdout_mask
+from protocol.messages import ModelUpdate
+from tests.device_agent.standin import Agent, Standin
+from tests.support.federation import Federation, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedmq.embedded_broker import EmbeddedBroker
+
+PLAN = {"epochs": 2, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
+STEPS = 30
+PACE = {"step_interval_s": 0.1}
+"""So that a training of thirty steps can be interrupted by hand."""
+
+
+@pytest.fixture
+def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
+    found = Standin(mosquitto.port)
+    found.answer = found.receipt
+    yield found
+    found.close()
+
+
+class Pair:
+    """The agent of the test, and what one that nobody disturbs sends."""
+
+    def __init__(self, standin: Standin, folder: Path) -> None:
+        self._standin = standin
+        self._folder = folder
+        self.agents: list[Agent] = []
+        standin.publish_model(0, codec="int8", training=PLAN)
+        alone = self.agent("alone").start()
+        (self.wanted,) = standin.wait(standin.updates)
+        standin.wait(lambda: standin.state() == "idle")
+        alone.stop()
+        standin.messages.clear()
+        standin.metrics.clear()
+        standin.states.clear()
+
+    def agent(self, name: str = "disturbed", **tables: dict[str, Any]) -> Agent:
+        metrics = {"metrics": {"interval_s": 0.1}}
+        self.agents.append(Agent(self._folder / name, self._standin.port, **(metrics | tables)))
+        return self.agents[-1]
+
+    def in_the_middle(self) -> None:
+        """Wait until the training is well under way."""
+        self._standin.metrics.clear()
+        self._standin.wait(lambda: any((told.training_share or 0.0) > 0.1 for told in self._standin.metrics))
+
+    def update(self) -> ModelUpdate:
+        (found,) = self._standin.wait(self._standin.updates)
+        return found
+
+    def assert_same(self, found: ModelUpdate) -> None:
+        for field in ("delta", "num_examples", "num_steps", "base_version", "metrics", "sequence"):
+            assert getattr(found, field) == getattr(self.wanted, field), field
+
+
+@pytest.fixture
+def pair(standin: Standin, tmp_path: Path) -> Iterator[Pair]:
+    made = Pair(standin, tmp_path)
+    yield made
+    for agent in made.agents:
+        agent.kill()
+
+
+def status(agent: Agent) -> dict[str, Any]:
+    command = [sys.executable, "-m", "device_agent", "status", "--json", "--config", str(agent.config)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return found
+
+
+def test_a_training_that_sigterm_interrupted_twice_goes_on(standin: Standin, pair: Pair) -> None:
+    agent = pair.agent(training=PACE).start()
+    assert pair.wanted.num_steps == STEPS
+    steps = []
+    for _ in range(2):
+        pair.in_the_middle()
+        assert agent.stop() == 0
+        kept = status(agent)["kept_training"]
+        assert (kept["version"], kept["steps_planned"]) == (0, STEPS)
+        steps.append(kept["steps"])
+        agent.start()
+    assert 0 < steps[0] < steps[1] < STEPS
+    pair.assert_same(pair.update())
+    standin.wait(lambda: standin.state() == "idle")
+    assert agent.stop() == 0
+    counters = agent.peek()[1].counters
+    assert (counters.trainings, counters.trainings_interrupted, counters.trainings_resumed) == (1, 2, 2)
+    assert status(agent)["kept_training"] is None
+    assert "Traceback" not in agent.text()
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(pair: Pair) -> None:
+    agent = pair.agent(training=PACE | {"checkpoint_s": 0.2}).start()
+    file = CheckpointFile(agent.state_dir)
+    wait_until(lambda: (found := file.look()) is not None and found.num_steps >= 3, "a checkpoint")
+    agent.restart()
+    pair.assert_same(pair.update())
+    assert agent.peek()[1].counters.trainings_resumed == 1
+    assert "training goes on" in agent.text()
+
+
+def test_a_killed_training_whose_file_the_power_cut_damaged_begins_anew(pair: Pair) -> None:
+    agent = pair.agent(training=PACE | {"checkpoint_s": 0.2}).start()
+    file = agent.state_dir / "training"
+    wait_until(file.exists, "a checkpoint")
+    agent.kill()
+    os.truncate(file, file.stat().st_size - 10)
+    agent.start()
+    pair.assert_same(pair.update())
+    assert agent.peek()[1].counters.trainings_resumed == 0
+    assert "a training begins anew" in agent.text()
+    assert (agent.state_dir / "training.aside").exists()
+
+
+def test_a_training_that_a_command_paused_goes_on(standin: Standin, pair: Pair) -> None:
+    pair.agent(training=PACE).start()
+    pair.in_the_middle()
+    standin.command("pause", "1" * 16)
+    standin.wait(lambda: standin.states[-1].reason == "paused by command" and standin.state() == "idle")
+    assert standin.updates() == []
+    standin.command("resume", "2" * 16)
+    pair.assert_same(pair.update())
+    standin.wait(lambda: standin.metrics[-1].updates_accepted == 1)
+    assert standin.metrics[-1].trainings_resumed == 1
+
+
+def test_a_training_that_heat_stopped_goes_on(standin: Standin, pair: Pair, tmp_path: Path) -> None:
+    zone = tmp_path / "board/sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu-thermal\n")
+    (zone / "temp").write_text("60000\n")
+    pair.agent(training=PACE, policy={"max_cpu_c": 80, "check_s": 0.1, "system_root": str(tmp_path / "board")}).start()
+    pair.in_the_middle()
+    (zone / "temp").write_text("83000\n")
+    standin.wait(lambda: standin.state() == "idle")
+    (zone / "temp").write_text("60000\n")
+    pair.assert_same(pair.update())
+    standin.wait(lambda: standin.metrics[-1].updates_accepted == 1)
+    assert standin.metrics[-1].trainings_resumed == 1
+
+
+def test_on_a_full_disk_the_training_is_thrown_away_and_the_process_ends_well(pair: Pair) -> None:
+    agent = pair.agent(training=PACE).start()
+    pair.in_the_middle()
+    (agent.state_dir / "training.part").symlink_to("/dev/full")
+    assert agent.stop() == 0
+    assert "could not be kept" in agent.text()
+    assert not (agent.state_dir / "training").exists()
+    agent.start()
+    pair.assert_same(pair.update())
+
+
+def test_a_newer_version_is_trained_instead_of_what_was_kept(standin: Standin, pair: Pair) -> None:
+    agent = pair.agent(training=PACE).start()
+    pair.in_the_middle()
+    agent.stop()
+    standin.publish_model(1, training=PLAN)
+    agent.start()
+    assert pair.update().base_version == 1
+    assert "it is of version 0, and version 1 is the one to train" in agent.text()
+
+
+def test_a_deadline_sets_aside_and_the_training_goes_on_after_a_rest(standin: Standin, pair: Pair) -> None:
+    standin.publish_model(0, codec="int8", training=PLAN | {"deadline_s": 0.8})
+    agent = pair.agent(training=PACE).start()
+    pair.assert_same(pair.update())
+    assert agent.peek()[1].counters.trainings_interrupted >= 1
+    assert "deadline_s" in agent.text()
+
+
+def test_sigterm_does_not_wait_for_samples_that_are_being_read(standin: Standin, pair: Pair) -> None:
+    agent = pair.agent()
+    samples = agent.folder / "samples.npz"
+    samples.unlink()
+    os.mkfifo(samples)
+    agent.start()
+    standin.wait(lambda: standin.state() == "training")
+    assert agent.stop() == 0
+    assert not (agent.state_dir / "training").exists()
+
+
+def test_an_aggregator_weighs_the_part_that_was_done_by_its_deadline(mosquitto: EmbeddedBroker, tmp_path: Path) -> None:
+    """Device 0 takes a tenth of a second for a step and has no time for all; device 1 is quick."""
+    plan = {"deadline_s": 0.45, "on_deadline": "send"}
+    slow = {"device-0": 0.1}
+    with Federation(tmp_path, mosquitto.port, plan=plan, step_intervals_s=slow) as federation:
+        federation.start_aggregator()
+        federation.start_agent(0)
+        federation.start_agent(1)
+        federation.wait_for_version(2)
+        federation.stop_all()
+        federation.check(agents=2)
+        columns = "SELECT num_examples, num_steps, weight, staleness FROM lineage WHERE device = "
+        parts = federation.query(f"{columns}'device-0'")
+        whole = federation.query(f"{columns}'device-1'")
+    examples = [_trained_rows(tmp_path, f"device-{number}") for number in range(2)]
+    planned = [-(-count // 16) for count in examples]
+    assert parts
+    assert {row[:2] for row in whole} == {(examples[1], planned[1])}
+    for weight_examples, steps, _weight, _staleness in parts:
+        assert 1 <= steps < planned[0]
+        assert weight_examples == examples[0] * steps // planned[0]
+    for weight_examples, _steps, weight, staleness in (*parts, *whole):
+        assert weight == pytest.approx(weight_examples * (1 + staleness) ** -0.5)
+
+
+def _trained_rows(folder: Path, name: str) -> int:
+
+    with np.load(folder / f"{name}.npz") as found:
+        x, y = found["x"], found["y"]
+    return int((~holdout_mask(x, y, 0.2)).sum())
