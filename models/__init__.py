@@ -5,14 +5,17 @@ from typing import Any
 
 from models.checkpoint import Checkpoint
 from models.data import Dataset
-from models.errors import CheckpointError, DataError, PlanError, SpecError, TfliteError
+from models.errors import CheckpointError, DataError, FeaturesError, PlanError, SpecError, TfliteError
 from models.metrics import ClassificationMetrics, Metrics, RegressionMetrics
 from models.network import Model
 from models.parameters import Layout
+from models.pipeline import Pipeline
 from models.plan import TrainingPlan, weight_of_part
 from models.series import Series
 from models.spec import NetworkSpec
+from models.standardization import Standardization
 from models.training import Training, TrainingResult, local_train
+from models.windows import Windows
 
 __all__ = [
     "Checkpoint",
@@ -20,17 +23,21 @@ __all__ = [
     "ClassificationMetrics",
     "DataError",
     "Dataset",
+    "FeaturesError",
     "Layout",
     "Metrics",
     "Model",
+    "Pipeline",
     "PlanError",
     "RegressionMetrics",
     "Series",
     "SpecError",
+    "Standardization",
     "TfliteError",
     "Training",
     "TrainingPlan",
     "TrainingResult",
+    "Windows",
     "build",
     "local_train",
     "weight_of_part",

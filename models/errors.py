@@ -9,6 +9,10 @@ class PlanError(ValueError):
     """A training plan that cannot be followed; the message names the key, what was found and what is allowed."""
 
 
+class FeaturesError(ValueError):
+    """A declared pipeline that cannot be; the message names the key, what was found and what is allowed."""
+
+
 class DataError(ValueError):
     """Examples that do not fit the model; the message names the row and column."""
 

@@ -49,6 +49,34 @@ class Fields:
                 raise self.wrong(key, entry, allowed)
         return tuple(found)
 
+    def texts(self, key: str, most: int, longest: int, default: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the list at ``key``: 1 to ``most`` different texts of 1 to ``longest`` characters."""
+        found = self._get(key, default)
+        allowed = f"a list of 1 to {most} different texts of 1 to {longest} characters"
+        if not isinstance(found, list | tuple) or not 1 <= len(found) <= most:
+            raise self.wrong(key, found, allowed)
+        for place, entry in enumerate(found):
+            if not isinstance(entry, str) or not 1 <= len(entry) <= longest or entry in found[:place]:
+                raise self.wrong(key, entry, allowed)
+        return tuple(found)
+
+    def truth(self, key: str, *, default: bool) -> bool:
+        """Return the boolean at ``key``."""
+        found = self._data.get(key, default)
+        self._read.append(key)
+        if not isinstance(found, bool):
+            raise self.wrong(key, found, "true or false")
+        return found
+
+    def anything(self, key: str) -> object:
+        """Return what is at ``key``, unchecked."""
+        found: object = self._get(key, None)
+        return found
+
+    def has(self, key: str) -> bool:
+        """Return whether the key is given."""
+        return key in self._data
+
     def number(self, key: str, low: float, high: float, default: float | None = None, *, above: bool = False) -> float:
         """Return the number at ``key``, from ``low`` (not itself when ``above``) to ``high``."""
         found = self._get(key, default)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from models.errors import DataError
 from models.parameters import FloatArray, IntArray
 
+LARGEST_TIME = 1e11
+"""Seconds from 1970, either way: some 3,000 years. Steps of a grid can be counted exactly within it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
@@ -19,7 +22,7 @@ class Series:
     """
 
     times: NDArray[np.float64]
-    """``(n,)``, seconds since 1970 UTC; finite, never decreasing. Rows may share a moment."""
+    """``(n,)``, seconds since 1970 UTC; never decreasing, within ``LARGEST_TIME``. Rows may share a moment."""
     values: FloatArray
     """``(n, channels)``; NaN = missing."""
     labels: NDArray[np.float64]
@@ -41,11 +44,11 @@ class Series:
         _check("ids", self.ids, np.int64, (rows,))
         if len(set(self.channels)) != len(self.channels):
             raise DataError(f"series: channels are {self.channels}: a name occurs twice")
-        # Infinities and NaN fail this too, but for a lone one, whose difference to nothing is not looked at.
-        if not (np.diff(self.times) >= 0.0).all() or not np.isfinite(self.times[:1]).all():
-            raise DataError("series: times decrease or are not finite; sort the rows by time")
-        if rows and not np.isfinite(self.times[-1]):
-            raise DataError("series: the last time is not finite")
+        if not (np.diff(self.times) >= 0.0).all():
+            raise DataError("series: times decrease or are no numbers; sort the rows by time")
+        # They do not decrease, so the ends speak for all; NaN fails the comparison.
+        if rows and not (self.times[0] >= -LARGEST_TIME and self.times[-1] <= LARGEST_TIME):
+            raise DataError(f"series: times go from {self.times[0]} to {self.times[-1]}, allowed is +-{LARGEST_TIME:g}")
         if not (np.diff(self.ids) > 0).all():
             raise DataError("series: ids do not grow from row to row")
 
