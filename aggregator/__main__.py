@@ -20,7 +20,6 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"fedmq-aggregator: {missing.name} is not installed, as on a device; {hint}") from missing
 
 from aggregator.adapters import operating, tables
-from aggregator.adapters.console import set_up_log
 from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
 from aggregator.adapters.errors import ExportFailed, StoreError, StoreRefused
 from aggregator.adapters.lock import StoreInUse
@@ -29,6 +28,7 @@ from aggregator.adapters.registry import NotKept, open_registry
 from aggregator.configuration import AggregatorSettings
 from aggregator.service import serve
 from protocol.adapters.configuration import load
+from protocol.adapters.logs import say_why, set_up_log
 from protocol.adapters.tls_check import check_tls
 from protocol.errors import ProtocolError
 from protocol.identifiers import check_identifier
@@ -73,6 +73,14 @@ class LogLevel(StrEnum):
     error = "error"
 
 
+class LogForm(StrEnum):
+    """For whom the log is written."""
+
+    auto = "auto"
+    journal = "journal"
+    plain = "plain"
+
+
 @app.command()
 def run(
     config: Config,
@@ -80,6 +88,7 @@ def run(
         bool, typer.Option("--check", help="Only check the configuration and the files it names.")
     ] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much to say on standard error.")] = LogLevel.info,
+    log_format: Annotated[LogForm, typer.Option(help="auto: as the journal wants it, if it is there.")] = LogForm.auto,
 ) -> None:
     """Run the aggregator until SIGTERM or SIGINT."""
     prepared = prepare(config)
@@ -91,7 +100,7 @@ def run(
         typer.echo(f"{config}: fine; a model of {prepared.model.layout.size:,} parameters")
         return
     os.umask(0o077)  # the store holds updates that came sealed: it is nobody else's, whoever made its folder
-    set_up_log(log_level.value)
+    set_up_log(log_level.value, log_format.value)
     code = serve(prepared)
     sys.exit(code)
 
@@ -256,8 +265,7 @@ def _print_json(what: Any) -> None:  # noqa: ANN401 - plain data
 
 
 def _fail(text: str, code: int) -> None:
-    for line in text.splitlines():
-        typer.echo(f"fedmq-aggregator: {line}", err=True)
+    say_why("fedmq-aggregator", text)
     sys.exit(code)
 
 

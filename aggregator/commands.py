@@ -5,6 +5,7 @@ What is made for each update is a ``Struct``: a frozen dataclass takes four to t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -88,6 +89,7 @@ class Log:
 
     level: Level
     text: str
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,7 +166,7 @@ class AggregatorCore:
             case LinkDown():
                 return self._unlinked(event, now)
             case Subscribed():
-                return [Log("error", f"the broker refuses topic {topic}") for topic in event.refused]
+                return [Log("error", "the broker refuses a topic", {"topic": topic}) for topic in event.refused]
 
     def _handle_operator(self, event: OperatorEvent, now: float, wall: float) -> list[Command]:
         match event:
@@ -234,7 +234,8 @@ class AggregatorCore:
             self.fleet.counters.versions_withheld += 1
             self.fleet.mark_counters()
             text = f"withheld version {self.ledger.version.version + 1}: {saved.aggregation.reason}"
-            return [saved, Log("error", text), *self._publish_metrics(now)]
+            told = Log("error", text, {"updates": len(saved.aggregation.lineage)})
+            return [saved, told, *self._publish_metrics(now)]
         self._pace.version_made(now)
         return [saved, *self._version_made(saved, now)]
 
@@ -242,9 +243,9 @@ class AggregatorCore:
         self.fleet.counters.versions_published += 1
         self.fleet.mark_counters()
         version = self.ledger.version
-        figures = " ".join(f"{name}={value:.4g}" for name, value in version.metrics.items())
-        text = f"version {version.version} of {len(saved.aggregation.lineage)} updates {figures}".rstrip()
-        return [Log("info", text), *self._announce(), *self._publish_state(), *self._publish_metrics(now)]
+        fields = {"version": version.version, "updates": len(saved.aggregation.lineage), **version.metrics}
+        told = Log("info", "version made", fields)
+        return [told, *self._announce(), *self._publish_state(), *self._publish_metrics(now)]
 
     def _roll_back(self, event: RollbackRequested, now: float, wall: float) -> list[Command]:
         current = self.ledger.version.version
@@ -332,7 +333,8 @@ class AggregatorCore:
         return [Reply(request_id=event.request_id, body={"device": event.device_id, "quarantined": event.reason})]
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
-        commands: list[Command] = [Log("error", f"cannot store: {event.reason}; devices are asked to keep updates")]
+        text = "cannot store; devices are asked to keep updates"
+        commands: list[Command] = [Log("error", text, {"reason": event.reason})]
         for lost in event.lost:
             if not isinstance(lost, Received):
                 continue

@@ -167,7 +167,7 @@ class Intake:
             return []
         if not self._fleet.blamed(record, self._quarantine_after, str(refused)):
             return []
-        return [Log("warning", f"quarantine for device {record.device_id}: {record.quarantined}")]
+        return [Log("warning", "quarantine", {"device": record.device_id, "reason": record.quarantined})]
 
     def _sender(self, device_id: str, payload: bytes) -> _Sender | None:
         identity = identity_of(payload)

@@ -111,9 +111,10 @@ class Announcer:
         self._under_way.clear()
         self._waiting.clear()
         if self.announced:
-            return [Log("warning", f"the broker did not clear old blobs: {error}; trying again with the next version")]
+            text = "the broker did not clear old blobs; trying again with the next version"
+            return [Log("warning", text, {"reason": error})]
         self.deadline = now + RETRY_S
-        return [Log("warning", f"the broker did not take the model: {error}; trying again in {RETRY_S:g} s")]
+        return [Log("warning", f"the broker did not take the model; trying again in {RETRY_S:g} s", {"reason": error})]
 
 
 def restock(shelf: tuple[Shelf, ...], fresh: list[Shelf], keep: int) -> tuple[tuple[Shelf, ...], tuple[Shelf, ...]]:

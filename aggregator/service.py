@@ -56,6 +56,8 @@ from protocol.adapters.mqtt import MqttLink
 from protocol.adapters.notify import Supervised
 from protocol.adapters.system_clock import SystemClock
 from protocol.link import LinkDown, LinkUp, Published, Received
+from protocol.loglines import with_fields
+from protocol.repetition import Tally
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class Service:
         self._unacknowledged: dict[tuple[int, int], Received] = {}
         """Messages of this connection that the core has, or holds back, and the broker still keeps for us."""
         self._store_retry_s = STORE_RETRY_MIN_S
+        self._store_failures = Tally()
         self._committer = Committer(store)
         self._under_way: UnderWay | None = None
         restored = store.restore()
@@ -228,7 +231,7 @@ class Service:
         if self._under_way is not None:
             self._under_way.wait()
             commands, self._under_way = self._under_way.commands, None
-            self._store_retry_s = STORE_RETRY_MIN_S
+            self._store_works()
             self._carry_out_all(commands)
 
     def _stored(self, events: Sequence[Event], commands: Sequence[Command]) -> bool:
@@ -243,8 +246,13 @@ class Service:
             self._under_way = self._committer.commit(events, commands)
             return False
         self._store.commit()
-        self._store_retry_s = STORE_RETRY_MIN_S
+        self._store_works()
         return True
+
+    def _store_works(self) -> None:
+        self._store_retry_s = STORE_RETRY_MIN_S
+        if tally := self._store_failures.take(time.monotonic()):
+            log.info(f"storing again{tally}")
 
     def _decide(self, events: Sequence[Event], now: float, wall: float) -> list[Command]:
         if any(isinstance(event, (MetricsDue, StatusRequested)) for event in events):
@@ -288,6 +296,7 @@ class Service:
 
     def _store_failed(self, reason: str, events: Sequence[Event]) -> None:
         now, wall = time.monotonic(), time.time()
+        self._store_failures.note(now)
         commands = self._rebuild(now, wall)
         lost = tuple(self._unacknowledged.values())
         commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
@@ -336,8 +345,8 @@ class Service:
                 self._link.subscribe(topics)  # refused only while the link is down: the next LinkUp asks again
             case Reply():
                 self._control.reply(command)
-            case Log(level=level, text=text):
-                log.log(getattr(logging, level.upper()), text)
+            case Log(level=level, text=text, fields=fields):
+                log.log(getattr(logging, level.upper()), "%s", with_fields(text, fields))
             case Exit():
                 self._exit = self._exit or command
             case SaveAggregation(version=version, shelf=shelf) if version:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_agent.adapters.late_imports import postponed
 
 with postponed():
     from device_agent.settings import AgentSettings
     from protocol.adapters.configuration import ConfigurationError, load
+    from protocol.adapters.logs import FORMATS, say_why, set_up_log
     from protocol.adapters.pins import read_pins
-    from protocol.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "run":
             _look_at_certificates(settings, check=options.check)
     except ConfigurationError as exc:
-        print(exc, file=sys.stderr)  # noqa: T201 - a command line talks
+        say_why("fedmq-agent", str(exc))
         return EXIT_USAGE
     if options.command == "run":
         return _run(settings, pins, options)
@@ -58,7 +57,7 @@ def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Nam
         say_readings(settings)
         return EXIT_OK
     os.umask(0o077)  # what the agent learned and holds is nobody else's, whoever made the folder
-    _log_to_stderr(options.log_level)
+    set_up_log(options.log_level, options.log_format)
     with postponed():
         from device_agent.adapters.store import StoreCorruptError, StoreError  # noqa: PLC0415 - --check needs no store
         from device_agent.service import Service  # noqa: PLC0415 - paho is slow to import, and --check needs no link
@@ -66,33 +65,11 @@ def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Nam
     try:
         return Service(settings, pins).run()
     except StoreCorruptError as exc:
-        print(f"fedmq-agent: {exc}", file=sys.stderr)  # noqa: T201 - a command line talks
+        say_why("fedmq-agent", str(exc))
         return EXIT_DAMAGED
     except (StoreError, ConfigurationError) as exc:
-        print(f"fedmq-agent: {exc}", file=sys.stderr)  # noqa: T201 - a command line talks
+        say_why("fedmq-agent", str(exc))
         return EXIT_UNUSABLE
-
-
-class Plain(logging.Formatter):
-    """Lines that nobody outside can forge or colour, whatever a message quotes."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line."""
-        return printable(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - logging's
-        """Return the lines of the traceback."""
-        return "\n".join(map(printable, super().formatException(ei).split("\n")))
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Plain("%(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # What our format does not show need not be found out for every line (the logging HOWTO, "Optimization"): it is a
-    # quarter of what a line costs.
-    logging._srcfile = None  # noqa: SLF001 - the documented way
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _settings(options: argparse.Namespace) -> AgentSettings:
@@ -130,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "run the agent until SIGTERM")
     run.add_argument("--check", action="store_true", help="only check the configuration")
     run.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    run.add_argument("--log-format", choices=FORMATS, default="auto", help="auto: the journal's, where it listens")
     for name, text in (
         ("status", "show what the agent holds, also while it runs"),
         ("outbox", "list the updates that wait for a receipt"),

@@ -24,10 +24,12 @@ from device_agent.adapters.store import Store, StoreWriteError
 from device_agent.adapters.trainer import FileWatch, Trainer
 from device_agent.core import DeviceCore
 from device_agent.records import RestoredState
+from device_agent.troubles import Troubles
 from protocol.adapters.mqtt import MqttLink
 from protocol.adapters.notify import Supervised
 from protocol.adapters.system_clock import SystemClock
 from protocol.link import LinkDown, LinkUp, Published, Received
+from protocol.loglines import with_fields
 from protocol.status import encode_status
 from protocol.supervision import all_alive
 
@@ -64,6 +66,7 @@ class Service:
         self._sensors = Sensors(settings, self._clock)
         self._link: MqttLink | None = None
         self._exit_code: int | None = None
+        self._troubles = Troubles()
         self._core = self._restored_core()
         self._supervised = Supervised(self._core.line, self._all_alive)
         self._actions: dict[type[Any], Callable[[Any], ev.Event | None]] = {
@@ -266,14 +269,8 @@ class Service:
         return ev.ReadingsTaken(readings=self._sensors.read())
 
     def _log(self, command: do.Log) -> None:
-        fields = "".join(f" {name}={_quoted(value)}" for name, value in command.fields.items())
-        log.log(LEVELS[command.level], "%s%s", command.message, fields)
+        for told in (command, *self._troubles.after(command, time.monotonic())):
+            log.log(LEVELS[told.level], "%s", with_fields(told.message, told.fields))
 
     def _exit(self, command: do.Exit) -> None:
         self._exit_code = command.code
-
-
-def _quoted(value: object) -> str:
-    """Return the value as one word, so that key=value can be split again whatever a message from outside holds."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if text and text.isprintable() and not set(text) & set(' "=') else repr(text)

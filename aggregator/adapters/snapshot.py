@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from aggregator.records import Restored, Shelf, VersionRecord
 from models import Model
+from protocol.adapters.repeats import Repeats
 from protocol.chunks import digest_of
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class SnapshotKeeper:
         self._model = model
         self._pending: Snapshot | None = None
         self._not_before = -math.inf
+        self._repeats = Repeats(log, "cannot write the snapshot")
 
     def note(self, version: VersionRecord, shelf: tuple[Shelf, ...]) -> None:
         """Remember what the next snapshot holds."""
@@ -112,6 +114,9 @@ class SnapshotKeeper:
         try:
             write_snapshot(self._directory, self._pending)
         except OSError as exc:
-            log.warning(f"cannot write the snapshot of version {self._pending.version}: {exc.strerror or exc}")
+            self._repeats.note(f"version {self._pending.version}: {exc.strerror or exc}")
         else:
+            if tally := self._repeats.tally():
+                log.info(f"the snapshot is written again{tally}")
+                self._repeats.over()
             self._pending = None

@@ -266,7 +266,7 @@ class MqttLink:
         self._negotiation.connected()
         self._forget_session = False
         self._retries.came_up(self._up_since, resumed=session_present)
-        log.info(f"link {self._client_id}: connected by MQTT {self._negotiation.version}")
+        log.info(f"link {self._client_id}: connected by MQTT {self._negotiation.version}{self._repeats.tally()}")
         self._outgoing.open()
         self._teller.tell(LinkUp(session_present=session_present, protocol=self._negotiation.version))
 

@@ -1,37 +1,41 @@
-"""Logging a failure that happens again and again: once, and then how often."""
+"""Logging a failure that happens again and again: at first, at widening intervals with a count, and that it is over."""
 
 from __future__ import annotations
 
 import logging
+import time
+from typing import TYPE_CHECKING
+
+from protocol.repetition import Repetition, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Repeats:
-    """Logs a reason when it changes, and how often the one before had come; silence in between."""
+    """Paces what it logs itself, since it knows when the failure is over; the log's own pacing lets that through."""
 
-    def __init__(self, log: logging.Logger, subject: str) -> None:
+    def __init__(self, log: logging.Logger, subject: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._subject = subject
-        self._reason = ""
-        self._count = 0
+        self._clock = clock
+        self._pace = Repetition(calm_below=0, silent_below=0)
+        self._tally = Tally()
 
     def note(self, reason: str, fault: Exception | None = None) -> None:
-        """Log the reason, with the exception's traceback if there is one, unless it is the same as before."""
-        if reason == self._reason:
-            self._count += 1
-            return
-        self._flush()
-        self._reason, self._count = reason, 0
-        if fault is not None:
-            self._log.error("%s: %s", self._subject, reason, exc_info=fault)
-        else:
-            self._log.warning("%s: %s", self._subject, reason)
+        """Log the reason, with the exception's traceback if there is one, unless it was said not long ago."""
+        now = self._clock()
+        self._tally.note(now)
+        level = logging.WARNING if fault is None else logging.ERROR
+        verdict = self._pace.note(level, reason, now)
+        if verdict.said:
+            text = f"{self._subject}: {reason}{verdict.more}"
+            self._log.log(level, text, exc_info=fault, extra={"paced": True})
+
+    def tally(self) -> str:
+        """Return how often it happened since the last call, as `` after 37 failures in 10 min``; empty: it did not."""
+        return self._tally.take(self._clock())
 
     def over(self) -> None:
-        """Log how often it had come, and take the next one for news again."""
-        self._flush()
-        self._reason = ""
-
-    def _flush(self) -> None:
-        if self._count:
-            self._log.warning("%s: %s (%d more times)", self._subject, self._reason, self._count)
-            self._count = 0
+        """Take the next one for news again."""
+        self._pace.forget()

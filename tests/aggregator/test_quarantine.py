@@ -56,9 +56,10 @@ def test_refused_again_and_again() -> None:
 
 def test_the_operator_is_told_once_and_why() -> None:
     bench = bench_of()
-    logs = [log.text for _ in range(LIMIT + 3) for log in only(bench.send(bench.update("a", delta=HUGE), "a"), Log)]
+    logs = [log for _ in range(LIMIT + 3) for log in only(bench.send(bench.update("a", delta=HUGE), "a"), Log)]
     assert len(logs) == 1
-    assert logs[0].startswith("quarantine for device a: 5 updates refused in a row, at last: norm: norm 38")
+    assert (logs[0].text, logs[0].fields["device"]) == ("quarantine", "a")
+    assert str(logs[0].fields["reason"]).startswith("5 updates refused in a row, at last: norm: norm 38")
 
 
 def test_one_that_is_accepted_in_between_begins_the_count_anew() -> None:

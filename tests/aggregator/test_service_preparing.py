@@ -1,16 +1,13 @@
-"""What is checked before the service starts: the model, the plan, the schedule, the evaluation data; and its log."""
+"""What is checked before the service starts: the model, the plan, the schedule, the evaluation data."""
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from aggregator.adapters.console import BURST, WINDOW_S, LineFormatter, RepetitionFilter
 from aggregator.adapters.preparing import prepare
 from aggregator.adapters.snapshot import INTERVAL_S, SnapshotKeeper, read_snapshot
 from models import Model
@@ -126,36 +123,6 @@ def test_an_array_file_is_not_enough(tmp_path: Path) -> None:
     assert "/nowhere.npz cannot be read: No such file" in text
 
 
-def record(text: str, created: float, level: int = logging.INFO) -> logging.LogRecord:
-    made = logging.LogRecord("test", level, "file", 1, text, None, None)
-    made.created = created
-    return made
-
-
-def test_log_lines() -> None:
-    line = LineFormatter().format(record('a "quoted"\nword', 0.0))
-    assert line == 'time=1970-01-01T00:00:00Z level=info msg="a \\"quoted\\"\\nword"'
-    assert json.loads(line.split("msg=")[1]) == 'a "quoted"\nword'
-
-
-def test_repetition_is_limited_and_counted() -> None:
-    limit = RepetitionFilter()
-    written = [limit.filter(record(f"dropped message {number}", number / 100)) for number in range(100)]
-    assert sum(written) == BURST
-    assert limit.filter(record("something else", 1.0))
-    assert limit.filter(record("dropped message 7", 1.0, logging.ERROR))
-    after = record("dropped message 100", WINDOW_S + 1)
-    assert limit.filter(after)
-    assert LineFormatter().format(after).endswith(f"suppressed={100 - BURST}")
-
-
-def test_a_clock_set_back_does_not_silence_the_log() -> None:
-    limit = RepetitionFilter()
-    for _ in range(20):
-        limit.filter(record("the same", 1e9))
-    assert limit.filter(record("the same", 1e9 - 86400))
-
-
 def keeper_in(directory: Path, model: Model) -> SnapshotKeeper:
     return SnapshotKeeper(directory, "test", model, fresh(settings_with(), model, "5" * 16))
 
@@ -188,7 +155,7 @@ def test_a_snapshot_that_cannot_be_written_is_tried_again(tmp_path: Path, caplog
     keeper = keeper_in(directory, model)
     keeper.note(version_record(1, np.zeros(15, np.float32)), ())
     keeper.write_if_due(0.0)
-    assert "cannot write the snapshot of version 1" in caplog.text
+    assert "cannot write the snapshot: version 1" in caplog.text
     directory.mkdir()
     keeper.write_if_due(INTERVAL_S)
     assert read_snapshot(directory, "test", model.layout.digest)

@@ -9,11 +9,10 @@ import msgpack
 import pytest
 from rich.console import Console
 
-from aggregator.adapters.console import LineFormatter
 from aggregator.adapters.registry import StoreStatus
 from aggregator.adapters.tables import status_table
 from aggregator.records import Counters, DeviceRecord
-from device_agent.__main__ import Plain
+from protocol.adapters.logs import JournalFormatter, PlainFormatter
 from protocol.errors import ProtocolError
 from protocol.messages import decode_up
 from protocol.printable import printable
@@ -33,7 +32,7 @@ def test_a_field_of_a_message_that_is_called_like_an_escape_sequence() -> None:
     assert str(refused.value).isprintable()
 
 
-@pytest.mark.parametrize("formatter", [LineFormatter(), Plain("%(levelname)s %(message)s")])
+@pytest.mark.parametrize("formatter", [JournalFormatter(), PlainFormatter()])
 def test_both_logs(formatter: logging.Formatter) -> None:
     record = logging.LogRecord("x", logging.WARNING, "", 0, "it said %s", (EVIL,), None)
     assert formatter.format(record).isprintable()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,11 @@ class Works:
         child.start()
 
     def versions(self) -> int:
-        return self.log("aggregator").count(" of 1 updates")
+        path = self.folder / "state" / "aggregator.sqlite"
+        if not path.exists():
+            return 0
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as database:
+            return int(database.execute("SELECT count(*) FROM versions").fetchone()[0])
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(encoding="utf-8")
