@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
 
-STOP_S = 0.5
+STOP_S = 0.4
 """A training that does not come to a step's end in this time is left behind: the process must go, within a second."""
 
 

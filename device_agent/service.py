@@ -112,7 +112,7 @@ class Service:
         if self._link is not None:
             self._link.stop(0.5)
             self._link = None
-        self._trainer.close(0.2)
+        self._trainer.close(0.05)
         self._store.close()
         self._supervised.close()
 

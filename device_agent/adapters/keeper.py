@@ -57,6 +57,17 @@ class Keeper:
             self._on_disk = wanted, kept.num_steps
             return (kept, checkpoint), ""
 
+    def upto(self, epoch: str, version: int) -> int | None:
+        """Return which row of the sample store was the newest when the unfinished training of this version began.
+
+        Read the samples up to it, and not those that came since: only with the same ones can it go on. None: there is
+        no such training, or its samples came from a file.
+        """
+        kept = self._file.look()
+        if kept is None or (kept.origin.epoch, kept.origin.version) != (epoch, version):
+            return None
+        return kept.origin.upto
+
     def refuse(self, reason: str) -> str:
         """Put aside what ``find`` gave and nobody could use; return why."""
         with self._lock:

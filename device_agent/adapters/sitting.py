@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from device_agent.keeping import Origin
     from models import Training, TrainingPlan
 
-SLOW_STEP_S = 0.2
-"""After a step that took longer the training's state is copied, so that the next one can be left behind. A step costs
-many times what the copy does."""
+SLOW_STEP_S = 0.05
+"""After a step that took longer the training's state is copied, so that the next one can be left behind when the
+process has to end. A quicker one is waited for."""
+
+COPY_EVERY_S = 0.5
+"""No copy sooner after the last one: copying costs a fraction of a step, and need not be done after each."""
 
 Ending: TypeAlias = Literal["finished", "stopped", "resume", "send"]
 """``resume`` and ``send``: the deadline has passed."""
@@ -40,7 +43,7 @@ class Sitting:
         self._training, self._plan, self._origin, self._keeper = training, plan, origin, keeper
         self._before_s = elapsed_s
         self._first_step = training.num_steps
-        self._begun_at = self._saved_at = self._step_began = time.monotonic()
+        self._begun_at = self._saved_at = self._step_began = self._copied_at = time.monotonic()
         self.planned = planned
         self.save_every_s = 0.0
         """Seconds between checkpoints without an interruption; 0: none."""
@@ -105,12 +108,13 @@ class Sitting:
         return None if self._goes_through else due
 
     def _between(self, now: float, step_s: float) -> None:
-        slow = step_s > SLOW_STEP_S and self.num_steps > 0
+        slow = step_s > SLOW_STEP_S and now - self._copied_at >= COPY_EVERY_S and self.num_steps > 0
         wanted = self.save_every_s > 0 and now - self._saved_at >= self.save_every_s
         if not slow and not wanted:
             return
         snapshot = self._snapshot()
         if slow:
+            self._copied_at = now
             self._keeper.offer(snapshot)
         if wanted:
             self._saved_at = now

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from device_agent.adapters import sitting
 from device_agent.adapters.checkpoint_file import MAGIC, CheckpointFile
@@ -147,6 +148,24 @@ def test_a_damaged_file_is_put_aside_and_the_training_begins_anew(tmp_path: Path
     assert device.resumed() == [4]
 
 
+def test_the_rows_that_a_training_began_with_are_known_before_they_are_read(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.train(stop_after=4)
+    bench, keeper = device.process()
+    assert keeper.upto(device.manifest.epoch, 4) is None, "its samples are a file's"
+    found = CheckpointFile(tmp_path).read()
+    assert found is not None
+    kept, vectors = found
+    CheckpointFile(tmp_path).write(
+        replace(kept, origin=replace(kept.origin, upto=77)), [memoryview(vector) for vector in vectors.values()]
+    )
+    assert keeper.upto(device.manifest.epoch, 4) == 77
+    assert keeper.upto(device.manifest.epoch, 5) is None
+    assert keeper.upto("f" * 16, 4) is None
+    assert isinstance(device.train(on=bench), TrainingDone)
+    assert device.notes() == ["a training begins anew: the samples changed"]
+
+
 def test_half_a_file_of_a_kill_is_removed(tmp_path: Path) -> None:
     device = Device(tmp_path)
     device.train(stop_after=4)
@@ -216,8 +235,7 @@ def test_a_passed_deadline_sends_the_part_that_is_done(tmp_path: Path) -> None:
     assert found is not None
     head, vectors = found
     # As if these four steps had taken longer than the deadline.
-    longer = type(head)(**{name: getattr(head, name) for name in head.__struct_fields__} | {"elapsed_s": 1e5})
-    kept.write(longer, [memoryview(vector) for vector in vectors.values()])
+    kept.write(replace(head, elapsed_s=1e5), [memoryview(vector) for vector in vectors.values()])
 
     part = device.train()
 
@@ -256,6 +274,7 @@ def test_a_step_that_does_not_end_is_left_behind_and_the_one_before_is_kept(
     wanted = Device(tmp_path / "whole").train()
     device = Device(tmp_path / "slow")
     monkeypatch.setattr(sitting, "SLOW_STEP_S", 0.0)
+    monkeypatch.setattr(sitting, "COPY_EVERY_S", 0.0)
     reached, go_on = threading.Event(), threading.Event()
     steps = iter(range(1000))
     plain = Workspace.loss_and_gradient

@@ -32,6 +32,8 @@ class Disk:
         self.rows: dict[int, OutboxRow] = {}
         self.model: tuple[Manifest, bytes] | None = None
         self.model_before: tuple[Manifest, bytes] | None = None
+        self.training: tuple[tuple[str, int, int], float] | None = None
+        """A training that was set aside: epoch, version and number of the contribution; seconds that it takes yet."""
         self.sync()
 
     def sync(self) -> None:
@@ -43,6 +45,7 @@ class Disk:
         self.rows = dict(rows)
         if renaming_too:
             self.model = self.model_before
+            self.training = None
 
     def restore(self) -> RestoredState:
         entries = tuple(self.rows[sequence].entry for sequence in sorted(self.rows))
@@ -71,8 +74,9 @@ class DeviceProcess:
         self.held: dict[int, str] = {}
         """Digest of the parameters of every version that was ever cached."""
         self.starts = self.crashes = 0
+        self.resumed = 0
         self.alive = False
-        self._told_to_stop = False
+        self._told_to_stop = self._keeps = False
         self._alarm = Alarm(world, lambda: self.core.deadline(world.now), lambda: self.take(ev.Tick()))
         self.world.after(world.rng.uniform(0.0, 5.0), self.start)
 
@@ -134,6 +138,9 @@ class DeviceProcess:
                 self.take(ev.ReadingsTaken(readings=Readings(cpu_c=90.0 if hot else 60.0)))
             case do.StopTask():
                 self._told_to_stop = True
+                self._keeps = command.keep
+            case do.DropCheckpoint():
+                self.disk.training = None
             case do.Train():
                 self._train(command)
             case do.Exit():
@@ -184,7 +191,13 @@ class DeviceProcess:
 
     def _train(self, command: do.Train) -> None:
         start = self.starts
-        self._told_to_stop = False
+        self._told_to_stop = self._keeps = False
+        origin = (command.manifest.epoch, command.manifest.version, command.contribution)
+        left_s = self.training_s * self.world.rng.uniform(0.5, 1.5)
+        if self.disk.training is not None and self.disk.training[0] == origin:
+            left_s = self.disk.training[1]
+            self.resumed += 1
+            self.take(ev.TrainingResumed(task=command.task, num_steps=1, planned=2))
         delta = np.random.default_rng(self.world.rng.getrandbits(32)).normal(0.0, 0.1, self.size).astype(np.float32)
         done = ev.TrainingDone(
             task=command.task,
@@ -198,10 +211,14 @@ class DeviceProcess:
             if not self.alive or start != self.starts:
                 return
             # Whether another step comes after the word is a matter of luck.
-            stopped = self._told_to_stop and self.world.chance(0.7)
-            self.take(ev.TaskStopped(task=command.task) if stopped else sealed(done, command, self.name))
+            if not self._told_to_stop or self.world.chance(0.3):
+                self.take(sealed(done, command, self.name))
+                return
+            if self._keeps:
+                self.disk.training = origin, left_s / 2
+            self.take(ev.TaskStopped(task=command.task, kept_share=0.5 if self._keeps else None))
 
-        self.world.after(self.training_s * self.world.rng.uniform(0.5, 1.5), finish)
+        self.world.after(left_s, finish)
 
     def kill(self) -> None:
         """SIGKILL or a power cut, and a start some time later."""

@@ -72,6 +72,10 @@ def test_heat_interrupts_trainings_and_yet_every_device_gets_its_word_in() -> No
     counters = [device.disk.state.durable.counters for device in fleet.devices]
     assert sum(counts.trainings_interrupted for counts in counters) > 5
     assert all(counts.updates_accepted > 0 for counts in counters)
+    # What was resumed since the last transaction is not in the books yet.
+    resumed = [counts.trainings_resumed for counts in counters]
+    assert sum(resumed) > 3
+    assert all(booked <= device.resumed for booked, device in zip(resumed, fleet.devices, strict=True))
 
 
 def test_in_fine_weather_versions_come_as_deltas_once_a_device_has_trained() -> None:
