@@ -6,7 +6,7 @@ from typing import Any
 from models.checkpoint import Checkpoint
 from models.data import Dataset
 from models.errors import CheckpointError, DataError, FeaturesError, PlanError, SpecError, TfliteError
-from models.metrics import ClassificationMetrics, Metrics, RegressionMetrics
+from models.metrics import ClassificationMetrics, Metrics, ReconstructionMetrics, RegressionMetrics
 from models.network import Model
 from models.parameters import Layout
 from models.pipeline import Pipeline
@@ -29,6 +29,7 @@ __all__ = [
     "Model",
     "Pipeline",
     "PlanError",
+    "ReconstructionMetrics",
     "RegressionMetrics",
     "Series",
     "SpecError",

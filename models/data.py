@@ -28,7 +28,8 @@ class _Shaped(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Examples ``x``, float32 ``(n, inputs)``, with ``y``: int64 ``(n,)`` labels or float32 ``(n, outputs)`` values.
+    """Examples ``x``, float32 ``(n, inputs)``, with ``y``: int64 ``(n,)`` labels or float32 ``(n, outputs)`` values
+    (``x`` itself for reconstruction).
 
     Make one with ``for_model``: training and evaluation rely on what it checks.
     """
@@ -40,13 +41,18 @@ class Dataset:
         return len(self.x)
 
     @classmethod
-    def for_model(cls, model: _Shaped, x: ArrayLike, y: ArrayLike) -> Dataset:
+    def for_model(cls, model: _Shaped, x: ArrayLike, y: ArrayLike | None = None) -> Dataset:
         """Return the examples if they fit the model, else raise ``DataError`` naming row and column.
 
         Labels may come as floats that are whole numbers (CSV files know no other); values of a single output as
-        ``(n,)``. Arrays that are already right are not copied. No examples at all is a legal data set.
+        ``(n,)``. Arrays that are already right are not copied. No examples at all is a legal data set. Where the task
+        is reconstruction, ``y`` is ``x``, whatever labels there are.
         """
         features = _matrix("x", _numbers("x", x), model.inputs)
+        if model.task == "reconstruction":
+            return cls(features, features)
+        if y is None:
+            raise DataError(f"y is missing: {model.task} needs it")
         if model.task == "classification":
             targets: NDArray[Any] = _labels(_numbers("y", y), model.outputs)
         else:

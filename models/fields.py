@@ -6,11 +6,13 @@ to both, and its messages are short whatever was sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SHOWN = 60
 _INT64_BITS = 64
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 
 
 class Fields:
@@ -38,11 +40,14 @@ class Fields:
             raise self.wrong(key, found, f"an integer from {low} to {high}")
         return int(found)
 
-    def integers(self, key: str, low: int, high: int, most: int) -> tuple[int, ...]:
-        """Return the list at ``key``: 1 to ``most`` integers from ``low`` to ``high``."""
-        found = self._get(key, None)
-        allowed = f"a list of 1 to {most} integers from {low} to {high}"
-        if not isinstance(found, list | tuple) or not 1 <= len(found) <= most:
+    def integers(
+        self, key: str, low: int, high: int, most: int, *, fewest: int = 1, default: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
+        """Return the list at ``key``: ``fewest`` to ``most`` integers from ``low`` to ``high``."""
+        found = self._get(key, default)
+        count = f"{fewest} to {most}" if fewest < most else f"{most}"
+        allowed = f"a list of {count} integers from {low} to {high}"
+        if not isinstance(found, list | tuple) or not fewest <= len(found) <= most:
             raise self.wrong(key, found, allowed)
         for entry in found:
             if not _is_integer(entry, low, high):
@@ -98,6 +103,40 @@ class Fields:
         if not isinstance(found, Mapping):
             raise self.wrong(key, found, "a table")
         return found
+
+    def sizes(self, key: str, low: int, high: int, axes: int, default: int | None = None) -> tuple[int, ...]:
+        """Return one integer for each of ``axes``: a list of them, or one that holds for all."""
+        found = self._get(key, default)
+        if _is_integer(found, low, high):
+            return (int(found),) * axes
+        if isinstance(found, list | tuple) and len(found) == axes and all(_is_integer(one, low, high) for one in found):
+            return tuple(found)
+        several = f", or a list of {axes} of them" if axes > 1 else ""
+        raise self.wrong(key, found, f"an integer from {low} to {high}{several}")
+
+    def boolean(self, key: str, *, default: bool) -> bool:
+        """Return the truth at ``key``."""
+        found = self._get(key, default)
+        if not isinstance(found, bool):
+            raise self.wrong(key, found, "true or false")
+        return found
+
+    def name(self, key: str, default: str) -> str:
+        """Return the name at ``key``: it becomes part of the names of parameters."""
+        found = self._get(key, default)
+        if not isinstance(found, str) or not _NAME.fullmatch(found):
+            raise self.wrong(key, found, "a name of 1 to 32 characters a-z, 0-9 and _, beginning with a letter")
+        return found
+
+    def tables(self, key: str, most: int) -> list[Mapping[Any, Any]]:
+        """Return the list at ``key``: 1 to ``most`` tables of keys."""
+        found = self._get(key, None)
+        if not isinstance(found, list | tuple) or not 1 <= len(found) <= most:
+            raise self.wrong(key, found, f"a list of 1 to {most} tables")
+        for entry in found:
+            if not isinstance(entry, Mapping):
+                raise self.wrong(key, entry, "a table in every place of the list")
+        return list(found)
 
     def finish(self) -> None:
         """Refuse the keys that nobody asked for."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.sketch import LARGEST, Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,4 +64,55 @@ class RegressionMetrics:
         }
 
 
-Metrics: TypeAlias = ClassificationMetrics | RegressionMetrics
+
+_GRID = Grid(0.025)
+_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+
+
+def _no_counts() -> NDArray[np.int64]:
+    return np.zeros(_GRID.size, np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReconstructionMetrics:
+    """Sums over ``count`` examples, and how their errors are distributed; ``ReconstructionMetrics()`` is neutral.
+
+    An example's error is the mean of the squared differences between its values and their reconstruction.
+    """
+
+    count: int = 0
+    error_sum: float = 0.0
+    loss_sum: float = 0.0
+    """Of the data alone, without an L2 penalty."""
+    errors: NDArray[np.int64] = field(default_factory=_no_counts)
+    """How many examples have an error in each bucket, see ``models.sketch``."""
+
+    @classmethod
+    def of(cls, errors: NDArray[np.float64], loss_sum: float) -> ReconstructionMetrics:
+        """Return the metrics of examples with these errors; what is infinite or no number counts as the largest."""
+        finite = np.nan_to_num(errors, nan=LARGEST, posinf=LARGEST)
+        counts = _GRID.count(finite.reshape(-1, 1))[0]
+        return cls(count=len(errors), error_sum=float(errors.sum()), loss_sum=loss_sum, errors=counts)
+
+    def __add__(self, other: ReconstructionMetrics) -> ReconstructionMetrics:
+        return ReconstructionMetrics(
+            count=self.count + other.count,
+            error_sum=self.error_sum + other.error_sum,
+            loss_sum=self.loss_sum + other.loss_sum,
+            errors=self.errors + other.errors,
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Return ``error`` and ``loss``, means over the examples, and quantiles of the errors; nothing without examples.
+
+        The quantiles ``error_p50``, ``error_p90``, ``error_p99`` and ``error_p999`` are exact to 2.5 % of their value.
+        A threshold for anomalies is one of the last two, or some way above.
+        """
+        if not self.count:
+            return {}
+        found = {"error": self.error_sum / self.count, "loss": self.loss_sum / self.count}
+        quantiles = _GRID.quantiles(self.errors, list(_SHARES.values()))
+        return found | {f"error_{name}": value for name, value in zip(_SHARES, quantiles, strict=True)}
+
+
+Metrics: TypeAlias = ClassificationMetrics | RegressionMetrics | ReconstructionMetrics

@@ -191,7 +191,7 @@ class Training:
         # "clip" spares a buffered copy; a permutation is in range.
         self._data.x.take(rows, axis=0, out=x, mode="clip")
         self._data.y.take(rows, axis=0, out=y, mode="clip")
-        loss = self._workspace.loss_and_gradient(x, y)
+        loss = self._workspace.loss_and_gradient(x, y, self._rng)
         gradient = self._workspace.gradient
         if self._drift is not None:
             np.subtract(self.parameters, self._start, out=self._drift)

@@ -1,0 +1,120 @@
+"""A model bound to one parameter vector, with everything that a step writes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import PlanError
+from models.layers import BoundLayer, Buffers, Reader, Standardize, Tie, bind_all
+from models.losses import BoundLoss, bind_loss
+from models.parameters import FloatArray
+
+if TYPE_CHECKING:
+    from models.network import Model
+
+MAX_STEP_FLOATS = 2**28
+"""Values that one batch may leave behind on its way through the network: 1 GB."""
+
+
+class Workspace:
+    """A model bound to one parameter vector, with the gradient and all buffers of a step: one thread's alone.
+
+    The parameters are read at every call: whoever owns the vector changes it in place. Buffers are made once for every
+    batch size that occurs; in a training these are two, the full batch and the last.
+    """
+
+    def __init__(self, model: Model, parameters: FloatArray) -> None:
+        self._model = model
+        self._spec = model.network
+        self._values = model.layout.views(parameters)
+        self.gradient = np.zeros(model.layout.size, np.float32)
+        self._gradients = model.layout.views(self.gradient)
+        self._bound: dict[int, _Bound] = {}
+        names = [name for layer in model.layers for name in layer.decayed] if self._spec.l2 else []
+        self._decayed = [
+            (self._values[name], self._gradients[name], np.empty_like(self._values[name])) for name in names
+        ]
+        self._l2 = np.float32(self._spec.l2)
+        first = model.layers[0]
+        self._constants = first if model.task == "reconstruction" and isinstance(first, Standardize) else None
+
+    def forward(self, x: FloatArray) -> FloatArray:
+        """Return scores or values for ``x``, in a buffer that the next call overwrites."""
+        return self._for_rows(len(x)).forward(x, None)
+
+    def wanted(self, x: FloatArray, y: NDArray[Any]) -> NDArray[Any]:
+        """Return what the network should give for the examples: ``y``, standardized where the examples are."""
+        if self._constants is None:
+            return y
+        mean, scale = (self._values[name] for name, _ in self._constants.entries)
+        found: FloatArray = ((x.reshape(len(x), -1, len(mean)) - mean) * scale).reshape(x.shape)
+        return found
+
+    def data_loss(self, output: FloatArray, y: NDArray[Any]) -> float:
+        """Return the mean loss of what ``forward`` returned, without the penalty; ``output`` is overwritten."""
+        return self._for_rows(len(output)).loss(output, y)
+
+    def loss_and_gradient(self, x: FloatArray, y: NDArray[Any], rng: np.random.Generator | None = None) -> float:
+        """Return the mean loss over the batch without the penalty; ``gradient`` is overwritten, the penalty in it.
+
+        What chance a training takes part in (dropout) comes from ``rng``; without one there is none.
+        """
+        bound = self._for_rows(len(x))
+        output = bound.forward(x, rng)
+        value = bound.loss(output, self.wanted(x, y))
+        upstream: FloatArray | None = output
+        for layer in bound.backwards:
+            if upstream is not None:
+                upstream = layer.backward(upstream)
+        for values, gradients, work in self._decayed:
+            np.multiply(values, self._l2, out=work)
+            np.add(gradients, work, out=gradients)
+        return value
+
+    def penalty(self) -> float:
+        """Return the L2 penalty of the parameters."""
+        squares = sum(float(np.vdot(values, values)) for values, _, _ in self._decayed)
+        return 0.5 * self._spec.l2 * squares
+
+    def _for_rows(self, rows: int) -> _Bound:
+        found = self._bound.get(rows)
+        if found is None:
+            check_step(self._model, rows)
+            tie = Tie(self._values, self._gradients, rows, Buffers(), first=True)
+            shape = self._spec.input_shape
+            reader = Reader(shape, rows) if len(shape) > 1 else None
+            found = _Bound(reader, bind_all(self._model.layers, tie), bind_loss(self._spec, rows))
+            self._bound[rows] = found
+        return found
+
+
+def check_step(model: Model, rows: int) -> None:
+    """Raise ``PlanError`` when a batch of so many rows would need more memory than any step may."""
+    needed = rows * model.network.kept
+    if needed > MAX_STEP_FLOATS:
+        allowed = MAX_STEP_FLOATS // model.network.kept
+        raise PlanError(
+            f"training: batch_size is {rows}, allowed is at most {allowed} for this model: "
+            f"a step would hold {needed} values, and {MAX_STEP_FLOATS} are the limit"
+        )
+
+
+class _Bound:
+    """The layers and the loss, for batches of one size."""
+
+    def __init__(self, reader: Reader | None, layers: list[BoundLayer], loss: BoundLoss) -> None:
+        self._reader = reader
+        self._layers = layers
+        self.loss = loss
+        self.backwards = layers[::-1]
+
+    def forward(self, x: FloatArray, rng: np.random.Generator | None) -> FloatArray:
+        """Return scores or values for ``x``."""
+        if self._reader is not None:
+            x = self._reader(x)
+        for layer in self._layers:
+            x = layer.forward(x, rng)
+        return x
