@@ -28,10 +28,9 @@ class _Shaped(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Examples ``x``, float32 ``(n, inputs)``, with ``y``: int64 ``(n,)`` labels or float32 ``(n, outputs)`` values
-    (``x`` itself for reconstruction).
+    """Examples ``x``, float32 ``(n, inputs)``, with ``y``: int64 ``(n,)`` labels or float32 ``(n, outputs)`` values.
 
-    Make one with ``for_model``: training and evaluation rely on what it checks.
+    For reconstruction ``y`` is ``x`` itself. Make one with ``for_model``: training relies on what it checks.
     """
 
     x: FloatArray

@@ -64,7 +64,6 @@ class RegressionMetrics:
         }
 
 
-
 _GRID = Grid(0.025)
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
@@ -103,9 +102,9 @@ class ReconstructionMetrics:
         )
 
     def summary(self) -> dict[str, float]:
-        """Return ``error`` and ``loss``, means over the examples, and quantiles of the errors; nothing without examples.
+        """Return ``error`` and ``loss``, means over the examples, and quantiles; nothing when there are no examples.
 
-        The quantiles ``error_p50``, ``error_p90``, ``error_p99`` and ``error_p999`` are exact to 2.5 % of their value.
+        The quantiles of the errors are ``error_p50``, ``error_p90``, ``error_p99`` and ``error_p999``, within 2.5 %.
         A threshold for anomalies is one of the last two, or some way above.
         """
         if not self.count:

@@ -66,7 +66,8 @@ class Model:
     ) -> tuple[float, FloatArray]:
         """Return the mean loss over the batch plus the L2 penalty, and its gradient, float32 ``(layout.size,)``.
 
-        Dropout is active with ``rng`` only. Raises ``DataError`` for a batch that does not fit or is empty, ``ValueError`` for parameters that do not.
+        Dropout is active with ``rng`` only. Raises ``DataError`` for a batch that does not fit or is empty,
+        ``ValueError`` for parameters that do not.
         """
         batch = Dataset.for_model(self, x, y)
         if not len(batch):
@@ -143,7 +144,8 @@ def _regression(workspace: Workspace, x: FloatArray, y: NDArray[Any]) -> Regress
 
 def _errors(workspace: Workspace, x: FloatArray) -> FloatArray:
     error = workspace.forward(x) - workspace.wanted(x, x)
-    return np.einsum("ij,ij->i", error, error) / np.float32(error.shape[1])
+    means: FloatArray = np.einsum("ij,ij->i", error, error) / np.float32(error.shape[1])
+    return means
 
 
 def _reconstruction(workspace: Workspace, x: FloatArray, y: NDArray[Any]) -> ReconstructionMetrics:

@@ -52,7 +52,7 @@ _LOSSES: dict[Task, tuple[LossName, ...]] = {
     "reconstruction": ("mse", "huber"),
 }
 _QUIET: dict[str, object] = {"standardize": False, "dropout": 0.0}
-"""Keys that a spec as data leaves out where they say nothing: ``softmax``, ``linear`` and ``mlp`` are older than they."""
+"""Keys that a spec as data leaves out where they say nothing: some kinds are older than they."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,8 @@ class NetworkSpec:
         fewest = 2 if self.task == "classification" else 1
         if not fewest <= self.outputs <= MAX_WIDTH and self.task != "reconstruction":
             raise SpecError(
-                f"model: its last layer gives {self.outputs} outputs, allowed for {self.task} are {fewest} to {MAX_WIDTH}"
+                f"model: its last layer gives {self.outputs} outputs, "
+                f"allowed for {self.task} are {fewest} to {MAX_WIDTH}"
             )
         if self.task == "reconstruction" and self.outputs != self.inputs:
             raise SpecError(f"model: its last layer gives {self.outputs} outputs, allowed are the {self.inputs} inputs")

@@ -5,8 +5,8 @@ one parameter vector, one gradient vector and buffers, so that a step allocates 
 
 Shapes are those of one example, channels last, as in TFLite: ``(features,)``, ``(steps, channels)`` or
 ``(height, width, channels)``. Batches of features are arrays ``(rows, features)``. All others lie channels first and
-rows last, ``(channels, steps, rows)`` and ``(channels, height, width, rows)``: then a convolution is one matrix product,
-and everything else runs along the rows, which are next to each other in memory.
+rows last, ``(channels, steps, rows)`` and ``(channels, height, width, rows)``: then a convolution is one matrix
+product, and everything else runs along the rows, which are next to each other in memory.
 """
 
 from __future__ import annotations

@@ -74,7 +74,10 @@ class Pooling(Plain):
     @property
     def output_shape(self) -> Shape:
         """Windows along each axis."""
-        return (*(have // size for have, size in zip(self.input_shape[:-1], self.size, strict=True)), self.input_shape[-1])
+        return (
+            *(have // size for have, size in zip(self.input_shape[:-1], self.size, strict=True)),
+            self.input_shape[-1],
+        )
 
     @property
     def kept(self) -> int:

@@ -39,7 +39,9 @@ class LayerReader:
         self._counts: dict[str, int] = {}
         self._layers = 0
 
-    def read(self, tables: Sequence[Mapping[Any, Any]], shape: Shape, what: str = "model", depth: int = 0) -> tuple[Layer, ...]:
+    def read(
+        self, tables: Sequence[Mapping[Any, Any]], shape: Shape, what: str = "model", depth: int = 0
+    ) -> tuple[Layer, ...]:
         """Return the layers of these tables, or raise ``SpecError``, which says in which layer the fault is."""
         layers: list[Layer] = []
         for number, table in enumerate(tables):
@@ -61,7 +63,9 @@ class LayerReader:
             layer: Layer = self._residual(fields, shape, what, depth)
         elif kind == "standardize":
             if depth or not is_first:
-                raise SpecError(f"{what} ({kind}) is allowed as the first layer only: its constants are those of the data")
+                raise SpecError(
+                    f"{what} ({kind}) is allowed as the first layer only: its constants are those of the data"
+                )
             layer = Standardize(self._name(fields, CONSTANTS), shape)
         else:
             layer = _READERS[kind][1](self, fields, shape)
@@ -126,7 +130,9 @@ class LayerReader:
         name, units = self._name(fields, "gru"), fields.integer("units", 1, MAX_WIDTH)
         sequence = fields.boolean("sequence", default=False)
         if shape[0] > MAX_STEPS:
-            raise fields.wrong("number of steps", shape[0], f"at most {MAX_STEPS}: pool, or stride a convolution, before")
+            raise fields.wrong(
+                "number of steps", shape[0], f"at most {MAX_STEPS}: pool, or stride a convolution, before"
+            )
         return Gru(name, shape, units, sequence)
 
 
@@ -144,7 +150,11 @@ def _start(fields: Fields, activation: Activation) -> Start:
 
 
 def _wanted(axes: tuple[int, ...]) -> str:
-    names = {_FLAT: "features (flatten, or pool globally, before)", _SERIES: "steps x channels", _IMAGE: "height x width x channels"}
+    names = {
+        _FLAT: "features (flatten, or pool globally, before)",
+        _SERIES: "steps x channels",
+        _IMAGE: "height x width x channels",
+    }
     return " or ".join(names[count] for count in axes)
 
 

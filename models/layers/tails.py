@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from models.layers.base import Activation, Shape, Tie, activate, deactivate, lying
