@@ -22,6 +22,19 @@ def check_filter(text: str) -> None:
             raise ValueError(f"topic filter {text[:200]!r} has a wildcard in a wrong place")
 
 
+def matches(text: str, topic: str) -> bool:
+    """Return whether a subscription to the filter ``text`` brings what is published on ``topic``."""
+    levels, names = text.split("/"), topic.split("/")
+    if names[0].startswith("$") and levels[0] in ("+", "#"):
+        return False
+    for position, level in enumerate(levels):
+        if level == "#":
+            return True
+        if position >= len(names) or level not in ("+", names[position]):
+            return False
+    return len(names) == len(levels)
+
+
 def _check_text(text: str) -> None:
     try:
         size = len(text.encode())

@@ -10,7 +10,7 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct, inspect
@@ -68,6 +68,8 @@ def anchored(settings: StructT, folder: str) -> StructT:
         value = getattr(settings, field.name)
         if isinstance(value, Struct):
             changes[field.name] = anchored(value, folder)
+        elif isinstance(value, dict) and _family_of(field.type):
+            changes[field.name] = {name: anchored(table, folder) for name, table in value.items()}
         elif _names_files(field.type):
             changes[field.name] = _in_folder(value, folder)
     return msgspec.structs.replace(settings, **changes) if changes else settings
@@ -106,11 +108,16 @@ def _table_faults(data: Mapping[str, Any], wanted: type[Struct], path: str) -> I
 
 
 def _value_faults(value: object, annotation: Any, nested: type[Struct] | None, path: str) -> Iterator[str]:  # noqa: ANN401 - annotations have no type
+    family = _family_of(annotation)
+    if (nested is not None or family) and not isinstance(value, Mapping):
+        name = f"{path}.NAME" if family else path
+        yield f"{path} is {_shown(value)}, but it must be a table: write [{name}] above its keys"
+        return
     if nested is not None:
-        if isinstance(value, Mapping):
-            yield from _table_faults(value, nested, path)
-        else:
-            yield f"{path} is {_shown(value)}, but it must be a table: write [{path}] above its keys"
+        yield from _table_faults(cast("Mapping[str, Any]", value), nested, path)
+        return
+    if family:
+        yield from _family_faults(cast("Mapping[str, Any]", value), annotation, family, path)
         return
     if not _all_finite(value):
         yield f"{path} is {_shown(value)}; allowed is {expectation(annotation)}, and it must be finite"
@@ -120,6 +127,53 @@ def _value_faults(value: object, annotation: Any, nested: type[Struct] | None, p
     except msgspec.ValidationError:
         allowed = expectation(annotation)
         yield f"{path} is {_shown(value)}; allowed is {allowed}" + _nearest_choice(value, annotation)
+
+
+def _family_faults(
+    tables: Mapping[str, Any],
+    annotation: Any,  # noqa: ANN401 - annotations have no type
+    family: Mapping[str, type[Struct]],
+    path: str,
+) -> Iterator[str]:
+    """Check tables with names of their owner's choice, each of which says by one key what kind it is of."""
+    field = next(iter(family.values())).__struct_config__.tag_field or "type"
+    for name, table in tables.items():
+        own = _dotted(path, name)
+        try:
+            msgspec.convert(name, get_args(annotation)[0], strict=True)
+        except msgspec.ValidationError:
+            yield f"{own}: the name {_shown(name)} is not allowed; allowed is {expectation(get_args(annotation)[0])}"
+            continue
+        if not isinstance(table, Mapping):
+            yield f"{own} is {_shown(table)}, but it must be a table: write [{own}] above its keys"
+            continue
+        kind = table.get(field)
+        if not isinstance(kind, str) or kind not in family:
+            state = f"is {_shown(kind)}" if field in table else "is missing"
+            guess = _nearest(kind, family) if isinstance(kind, str) else ""
+            yield f"{_dotted(own, field)} {state}; allowed is {_alternatives([repr(tag) for tag in family])}{guess}"
+            continue
+        found = list(_table_faults({key: value for key, value in table.items() if key != field}, family[kind], own))
+        yield from found or _rule_faults(table, family[kind], own)
+
+
+def _rule_faults(table: Mapping[str, Any], wanted: type[Struct], path: str) -> Iterator[str]:
+    """Say what a rule between several keys of a table has against it."""
+    try:
+        msgspec.convert(table, wanted, strict=True)
+    except msgspec.ValidationError as exc:
+        yield f"{path}: {exc}"
+
+
+def _family_of(annotation: Any) -> dict[str, type[Struct]]:  # noqa: ANN401 - annotations have no type
+    """Return the structs behind ``dict[str, A | B]`` by their tags; nothing for everything else."""
+    if get_origin(annotation) is not dict:
+        return {}
+    kinds = get_args(annotation)[1]
+    parts = get_args(kinds) if get_origin(kinds) in (Union, types.UnionType) else (kinds,)
+    if not all(isinstance(part, type) and issubclass(part, Struct) for part in parts):
+        return {}
+    return {str(part.__struct_config__.tag): part for part in parts if part.__struct_config__.tag is not None}
 
 
 def expectation(annotation: Any) -> str:  # noqa: ANN401 - annotations have no type
