@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from protocol.link import LinkEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from device_agent.policy import Readings
 
 Fault: TypeAlias = Literal["data", "model", "cache", "internal"]
@@ -162,6 +164,14 @@ class ReadingsTaken:
     readings: Readings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensorsTold:
+    """What is wrong with the sources, or with the sample store, is another matter now."""
+
+    faults: Mapping[str, str]
+    """By the source's name; empty: nothing is wrong."""
+
+
 Event: TypeAlias = (
     LinkEvent
     | Started
@@ -181,4 +191,5 @@ Event: TypeAlias = (
     | TaskFailed
     | DataChanged
     | ReadingsTaken
+    | SensorsTold
 )

@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta, Struct
 
 from device_agent.hours import HOURS_PATTERN, span
+from device_agent.sensing.sources import MqttSource, SamplesSettings, Source
 from protocol.clock import ClockSettings
 from protocol.identifiers import IDENTIFIER_PATTERN
 from protocol.link import BrokerSettings
@@ -19,6 +20,7 @@ Path: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 Wait: TypeAlias = Annotated[float, Meta(ge=0, le=1e7)]
 """Seconds; 0 switches the thing off."""
 Period: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]
+MAX_SOURCES = 64
 Hours: TypeAlias = Annotated[str, Meta(pattern=HOURS_PATTERN)]
 
 
@@ -35,12 +37,14 @@ class DeviceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class DataSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the local samples are."""
+    """The local samples: a file of ready examples, or (no path) what the sources collect; and how they are split."""
 
-    path: Path
+    path: Annotated[str, Meta(max_length=4096)] = ""
     label: Annotated[str, Meta(min_length=1)] | Annotated[list[str], Meta(min_length=1)] = "label"
     """CSV only: the label's column, or for a regression the list of its columns."""
     holdout_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    holdout_block_s: Period = 300.0
+    """Sources only: spans of time that are held out as a whole."""
     watch_s: Wait = 30.0
     min_examples: Annotated[int, Meta(ge=1)] = 1
 
@@ -122,10 +126,12 @@ class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. Only ``[device]`` and ``[data]`` have keys without defaults."""
+    """The whole file. Only ``[device]`` has keys without defaults; examples come from ``data.path`` or from sources."""
 
     device: DeviceSettings
-    data: DataSettings
+    data: DataSettings = DataSettings()
+    sources: dict[Name, Source] = {}
+    samples: SamplesSettings = SamplesSettings()
     broker: BrokerSettings = BrokerSettings()
     training: TrainingSettings = TrainingSettings()
     outbox: OutboxSettings = OutboxSettings()
@@ -137,11 +143,28 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         security = self.security
+        if bool(self.data.path) == bool(self.sources):
+            raise ValueError(
+                "examples come from one place: either path in [data] (a file of ready examples) or tables "
+                f"[sources.NAME]; there {'are both' if self.sources else 'is neither'}"
+            )
+        if len(self.sources) > MAX_SOURCES:
+            raise ValueError(f"{len(self.sources)} sources, where at most {MAX_SOURCES} are allowed")
+        for name, source in self.sources.items():
+            if isinstance(source, MqttSource):
+                _check_source_broker(name, source, insecure=security.insecure)
         self.broker.check_exposure(
             insecure=security.insecure,
             missing="" if security.federation_keys else "federation_keys",
             keys="Enrol this device with a bundle, or name its federation.json there",
         )
+
+
+def _check_source_broker(name: str, source: MqttSource, *, insecure: bool) -> None:
+    try:
+        source.broker.check_exposure(insecure=insecure)
+    except ValueError as exc:
+        raise ValueError(f"sources.{name}: {str(exc).replace('[broker.tls]', f'[sources.{name}.broker.tls]')}") from exc
 
 
 MAX_MODEL_BYTES = MAX_UPDATE_BYTES // 4

@@ -1,0 +1,1 @@
+"""Threads, sockets, files and the sample store."""
