@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pins = _pins(settings) if options.command == "run" else ()
         if options.command == "run":
             _look_at_certificates(settings, check=options.check)
+            if options.check:
+                from device_agent.adapters.cli import say_sources  # noqa: PLC0415 - for --check only
+
+                say_sources(settings)
     except ConfigurationError as exc:
         say_why("fedmq-agent", str(exc))
         return EXIT_USAGE
@@ -76,7 +80,7 @@ def _settings(options: argparse.Namespace) -> AgentSettings:
     path: Path = options.config
     settings = load(path, AgentSettings)
     suffix = Path(settings.data.path).suffix.lower()
-    if suffix not in (".npz", ".csv"):
+    if settings.data.path and suffix not in (".npz", ".csv"):
         raise ConfigurationError(f"{path}: data.path is {settings.data.path!r}; allowed is a file .npz or .csv")
     return settings
 

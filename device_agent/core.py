@@ -15,6 +15,7 @@ from device_agent.lifecycle import LINK, PHASE, Link, LinkStep, Phase, PhaseStep
 from device_agent.orders import Orders
 from device_agent.parts import parts_for
 from device_agent.records import RestoredState
+from device_agent.senses import Senses
 from device_agent.upstream import Upstream
 from device_agent.working import Working
 from protocol.errors import ProtocolError
@@ -70,6 +71,7 @@ class DeviceCore:
         self._look_at: float | None = None
         self._sent = self._received = self._connections = 0
         self._faults = Faults(self._parts)
+        self._senses = Senses()
         self._orders = Orders(self._parts, self._up, self._down)
         self._handlers: dict[type[Any], Callable[[Any, float], list[Command]]] = {
             ev.Started: self._on_started,
@@ -89,6 +91,7 @@ class DeviceCore:
             ev.TaskFailed: lambda event, now: self._working.failed(event, now, linked=self._linked),
             ev.DataChanged: self._working.data_changed,
             ev.ReadingsTaken: self._working.readings,
+            ev.SensorsTold: self._on_sensors,
             LinkUp: self._on_link_up,
             LinkDown: self._on_link_down,
             Received: self._on_received,
@@ -179,6 +182,10 @@ class DeviceCore:
         if not event.refused:
             return []
         return self._faults.note("subscription refused", f"the broker refused {', '.join(event.refused)}")
+
+    def _on_sensors(self, event: ev.SensorsTold, now: float) -> list[Command]:
+        self._parts.announce.news(now)
+        return self._senses.told(event)
 
     def _on_received(self, event: Received, now: float) -> list[Command]:
         self._received += len(event.payload)
@@ -298,6 +305,7 @@ class DeviceCore:
         )
         paused = "paused by command" if parts.ledger.state.paused else ""
         why = reason or parts.trust.reason or parts.desk.reason or self._working.reason or self._down.reason or paused
+        why = "; ".join(text for text in (why, self._senses.reason) if text)
         held = parts.desk.held
         return DeviceState(
             device_id=parts.device_id,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from device_agent.sensing.adapters.station import Station
     from device_agent.settings import AgentSettings
     from protocol.link import LinkEvent
 
@@ -61,9 +62,10 @@ class Service:
         # A SimpleQueue may be put to from a signal handler, whatever the interrupted thread was doing.
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
-        self._watch = FileWatch(settings.data.path)
         self._clock = SystemClock(state_dir, wait_s=settings.clock.wait_s)
-        self._sensors = Sensors(settings, self._clock)
+        self._station = self._opened_station()
+        self._watch = FileWatch(settings.data.path) if settings.data.path else None
+        self._sensors = Sensors(settings, self._clock, self._station)
         self._link: MqttLink | None = None
         self._exit_code: int | None = None
         self._troubles = Troubles()
@@ -96,6 +98,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
+            if self._station is not None:
+                self._station.start()
             self._take(ev.Started())
             while self._exit_code is None:
                 event = self._next_event()
@@ -113,6 +117,8 @@ class Service:
             self._link.stop(0.5)
             self._link = None
         self._trainer.close(0.05)
+        if self._station is not None:
+            self._station.close()
         self._store.close()
         self._supervised.close()
 
@@ -153,6 +159,7 @@ class Service:
             trainer_alive=self._trainer.alive,
             step_s=self._trainer.step_s(time.monotonic()),
             max_step_s=self._settings.training.max_step_s,
+            sensing_alive=self._station is None or self._station.alive(),
         )
 
     def _take(self, event: ev.Event) -> bool:
@@ -167,6 +174,14 @@ class Service:
                 if answer is not None:
                     waiting.append(answer)
         return news
+
+    def _opened_station(self) -> Station | None:
+        if not self._settings.sources:
+            return None
+        # Only for those that have sources.
+        from device_agent.sensing.adapters.station import Station  # noqa: PLC0415 - see above
+
+        return Station(self._settings, self._inbox.put, self._clock)
 
     def _restored_core(self) -> DeviceCore:
         incarnation, durable, outbox = self._store.restore()
@@ -217,8 +232,21 @@ class Service:
     def _publish_metrics(self, command: do.PublishMetrics) -> None:
         self._clock.witness()
         if self._link is not None:
-            metrics = replace(command.metrics, rss_bytes=rss_bytes(), training_share=self._trainer.share)
+            metrics = replace(
+                command.metrics, rss_bytes=rss_bytes(), training_share=self._trainer.share, **self._sample_figures()
+            )
             self._link.publish(command.topic, encode_status(metrics), qos=0)
+
+    def _sample_figures(self) -> dict[str, Any]:
+        if self._station is None:
+            return {}
+        found = self._station.figures()
+        return {
+            "samples": found.rows,
+            "samples_taken": found.taken,
+            "samples_bytes": found.store_bytes,
+            "samples_refused": found.refused,
+        }
 
     def _persist(self, command: do.Persist) -> ev.Event | None:
         sequence = command.put.entry.sequence if command.put is not None else None
@@ -263,7 +291,8 @@ class Service:
         self._trainer.stop(keep=command.keep)
 
     def _check_data(self, _command: do.CheckData) -> ev.Event | None:
-        return ev.DataChanged() if self._watch.changed() else None
+        watched = self._station or self._watch
+        return ev.DataChanged() if watched is not None and watched.changed() else None
 
     def _take_readings(self, _command: do.TakeReadings) -> ev.Event:
         return ev.ReadingsTaken(readings=self._sensors.read())

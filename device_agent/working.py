@@ -140,7 +140,8 @@ class Working:
         """Try at once what failed with the samples before, or waited for new ones."""
         self._parts.desk.forgive()
         self._parts.warden.look_again()
-        return [Log(level="info", message="samples changed")]
+        # With sources they always do.
+        return [Log(level="debug" if self._parts.settings.sources else "info", message="samples changed")]
 
     def _made(self) -> int:
         held = self._parts.desk.held

@@ -147,6 +147,13 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     holdout_loss_before: float | None = None
     holdout_loss: float | None = None
     reconnects: Figure = 0
+    samples: Figure = 0
+    """Rows in the sample store, of devices with sources."""
+    samples_taken: Figure = 0
+    """Rows ever stored there."""
+    samples_bytes: Figure = 0
+    samples_refused: Counts = {}
+    """What was refused or left out since the agent started, by source and kind."""
     rss_bytes: Figure = 0
     uptime_s: Seconds = 0.0
 

@@ -23,14 +23,22 @@ MAX_LINE = 300
 """Characters: what ``systemctl status`` shows on a wide terminal, and then some."""
 
 
-def all_alive(*, link_answers: bool, trainer_alive: bool = True, step_s: float = 0.0, max_step_s: float = 0.0) -> bool:
+def all_alive(
+    *,
+    link_answers: bool,
+    trainer_alive: bool = True,
+    step_s: float = 0.0,
+    max_step_s: float = 0.0,
+    sensing_alive: bool = True,
+) -> bool:
     """Return whether the watchdog is to be fed, asked by the worker, who is alive to ask.
 
     ``link_answers``: the network thread did what it was asked to do last time, or there is none on purpose.
     ``step_s``: for how long the trainer has been at its step, 0 between tasks; at most ``max_step_s``, where 0 stands
-    for any time. A long training is no reason; a step that does not end is.
+    for any time. A long training is no reason; a step that does not end is. ``sensing_alive``: so are the threads that
+    take samples in, or there are none on purpose.
     """
-    return link_answers and trainer_alive and (max_step_s <= 0 or step_s <= max_step_s)
+    return link_answers and trainer_alive and sensing_alive and (max_step_s <= 0 or step_s <= max_step_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from aggregator.__main__ import app as aggregator_app
 from aggregator.configuration import AggregatorSettings
 from device_agent.__main__ import _parser as agent_parser
+from device_agent.sensing.sources import SourceTable
 from device_agent.settings import AgentSettings
 from fedmq.__main__ import app as fedmq_app
 from fedmq.provision.cli import provision_app
@@ -54,12 +55,20 @@ def tables(settings: type[Struct]) -> dict[str, type[Struct]]:
         if table := table_of(field.type):
             found[field.name] = table
             found |= {f"{field.name}.{name}": inner for name, inner in tables(table).items()}
+        found |= kinds_of(field)
     return found
 
 
 def table_of(kind: Any) -> type[Struct] | None:
     """Return the struct behind ``X`` or ``X | None``; None for everything else."""
     return next((part for part in (kind, *get_args(kind)) if is_struct(part)), None)
+
+
+def kinds_of(field: Any) -> dict[str, type[Struct]]:
+    """Return the structs behind ``dict[str, A | B]`` by what their tables are called in the documents."""
+    arguments = get_args(field.type)
+    parts = get_args(arguments[1]) if len(arguments) == 2 else ()
+    return {f"{field.name}.NAME {part.__struct_config__.tag}": part for part in parts if is_struct(part)}
 
 
 def is_struct(kind: Any) -> bool:
@@ -83,13 +92,37 @@ def documented_rows(text: str) -> dict[str, list[str]]:
     return rows
 
 
+def tables_of_kinds() -> set[str]:
+    return {name for field in msgspec.structs.fields(AgentSettings) for name in kinds_of(field)}
+
+
+def heading_of(table: str) -> str:
+    name, _, kind = table.partition(" ")
+    return f"### `[{name}]`" + (f' with `kind = "{kind}"`' if kind else "")
+
+
+def test_what_all_sources_share_is_documented_once() -> None:
+    rows = documented_rows(section(section(CONFIGURATION, "## agent.toml"), "### `[sources.NAME]`"))
+    fields = msgspec.structs.fields(SourceTable)
+    assert list(rows) == ["kind", *(field.name for field in fields)]
+    for field in fields:
+        _, kind, default, _ = rows[field.name]
+        assert kind == expectation(field.type)
+        fallback = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        assert tomllib.loads(f"x = {default.strip('`')}")["x"] == fallback
+
+
 @pytest.mark.parametrize(
     ("file", "table"), [(file, table) for file, settings in FILES.items() for table in tables(settings)]
 )
 def test_every_key_is_documented_with_its_type_and_default(file: str, table: str) -> None:
     where = "agent.toml" if table.startswith("broker") else file
-    rows = documented_rows(section(section(CONFIGURATION, f"## {where}"), f"### `[{table}]`"))
+    rows = documented_rows(section(section(CONFIGURATION, f"## {where}"), heading_of(table)))
     fields = [field for field in msgspec.structs.fields(tables(FILES[file])[table]) if not table_of(field.type)]
+    if table in tables_of_kinds():
+        # What they have in common is documented once.
+        shared = {field.name for field in msgspec.structs.fields(SourceTable)}
+        fields = [field for field in fields if field.name not in shared]
     assert list(rows) == [field.name for field in fields]
     for field in fields:
         _, kind, default, _ = rows[field.name]
@@ -106,6 +139,7 @@ def test_every_table_is_documented() -> None:
     for file, settings in FILES.items():
         names = {*tables(settings), *(field.name for field in msgspec.structs.fields(settings))}
         names -= {name for name in names if name.startswith("broker") and file != "agent.toml"}
+        names = {"sources.NAME" if name == "sources" else name for name in names} - tables_of_kinds()
         assert set(re.findall(r"^### `\[([\w.]+)\]`$", section(CONFIGURATION, f"## {file}"), re.MULTILINE)) == names
 
 

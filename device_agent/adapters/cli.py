@@ -14,6 +14,7 @@ from device_agent.adapters.model_cache import CacheError, ModelCache, read_model
 from device_agent.adapters.readings import Sensors
 from device_agent.adapters.store import StoreError, peek
 from device_agent.policy import Case, judge
+from device_agent.sensing.adapters.showing import check_sources, peek_samples, status_of
 from protocol.adapters.system_clock import SystemClock
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ def status(settings: AgentSettings, *, as_json: bool) -> int:
     facts = _facts(names, durable, entries, _version(state_dir))
     facts["kept_training"] = _kept(state_dir)
     clock = SystemClock(state_dir, wait_s=settings.clock.wait_s)
-    readings = Sensors(settings, clock).read()
+    samples = peek_samples(state_dir) if settings.sources else None
+    readings = Sensors(settings, clock, samples).read()
     facts["clock"] = clock.complaint() or "as it should be"
     facts |= {"policy": _policy(settings, readings, durable), "readings": asdict(readings)}
+    if samples is not None:
+        facts |= status_of(settings, samples)
     if as_json:
         _say(msgspec.json.encode(facts).decode())
         return 0
@@ -113,6 +117,13 @@ def say_readings(settings: AgentSettings) -> None:
         _say(f"not there, so that their rules hold nothing up: {', '.join(missing)}")
 
 
+def say_sources(settings: AgentSettings) -> None:
+    """Print what the sources are; raise ``ConfigurationError`` for one that can never work."""
+    if settings.sources:
+        for line in check_sources(settings):
+            _say(line)
+
+
 def _policy(settings: AgentSettings, readings: Readings, durable: DurableState) -> str:
     """Return what the rules say now to a training that would begin; what was said before is not known here."""
     holds = judge(settings.policy, Case(readings=readings, seen=durable.last.rows)).holds
@@ -150,6 +161,8 @@ def _readable(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_readable(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list):
+        return "; ".join(map(_readable, value)) or "-"
     return str(value)
 
 

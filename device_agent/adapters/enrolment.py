@@ -157,7 +157,7 @@ def _remarks(target: Path, bundle: bundles.Bundle) -> list[str]:
             f"{target} says the broker is {settings.broker.host}:{settings.broker.port}, "
             f"the bundle {bundle.host}:{bundle.port}; the file was kept"
         )
-    if not Path(settings.data.path).exists():
+    if settings.data.path and not Path(settings.data.path).exists():
         remarks.append(f"there is no {settings.data.path} yet: examples belong there; or set path in [data]")
     return remarks
 
