@@ -56,7 +56,6 @@ class Dated(Federation):
     wrong: set[str] = field(default_factory=set)
     """Names of processes whose clock is wrong when they are started."""
     clock_wait_s: float = 600.0
-    step_interval_s: float = 0.0
 
     def set_clocks(self) -> None:
         """Jump to the true date, in all processes."""
@@ -74,8 +73,7 @@ class Dated(Federation):
         return super()._aggregator_toml(name) + self._tables()
 
     def _agent_toml(self, name: str, data: Path, port: int, interval_s: float) -> str:
-        slow = f"[training]\nstep_interval_s = {self.step_interval_s}\n"
-        return super()._agent_toml(name, data, port, interval_s).replace("[training]\n", slow) + self._tables()
+        return super()._agent_toml(name, data, port, interval_s) + self._tables()
 
     def _spawn(self, name: str, module: str, config: Path, within: Sequence[str]) -> subprocess.Popen[bytes]:
         if name not in self.wrong:
