@@ -37,14 +37,14 @@ def status(federation: Dated, name: str) -> str:
 
 
 def test_a_board_in_1970_trains_offline_and_connects_when_its_clock_is_set(dated: Dated, manager: Manager) -> None:
-    dated.step_intervals_s["device-0"] = 1000.0
+    dated.step_intervals_s = {"device-0": 1000.0}
     with dated:
         dated.start_aggregator()
         dated.start_agent(0)
         wait_until(lambda: "training version=0" in dated.log("device-0"), "the agent to have the model")
         dated.kill("device-0")
 
-        dated.step_intervals_s["device-0"], dated.wrong = 0.0, {"device-0"}
+        dated.step_intervals_s, dated.wrong = {}, {"device-0"}
         dated.start_agent(0)
         wait_until(lambda: bool(dated.query("SELECT 1 FROM outbox", "device-0")), "a training in 1970")
         manager.wait_for_line("READY=1")
