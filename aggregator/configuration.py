@@ -164,6 +164,8 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A model spec, as ``models.build`` takes it."""
     training: dict[str, Any]
     """A training plan, as ``models.TrainingPlan`` takes it."""
+    features: dict[str, Any] = {}
+    """A pipeline, as ``models.Pipeline`` takes it; empty: devices bring ready examples."""
     broker: BrokerSettings = BrokerSettings()
     participation: Participation = Participation()
     aggregation: AggregationTable = AggregationTable()

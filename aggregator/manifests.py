@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aggregator.configuration import AggregatorSettings
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import VersionRecord
-from models import Model, TrainingPlan
+from models import Model, Pipeline, TrainingPlan
 from protocol import tensors
 from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
@@ -41,6 +41,7 @@ def manifest_of(
         blob=version.blob,
         deltas=[version.delta] if version.delta else [],
         training=TrainingPlan.from_data(settings.training).to_data(),
+        features=Pipeline.from_data(settings.features).to_data() if settings.features else {},
         participation=settings.participation,
         signing_keys=keys.signing_keys,
         sealing=keys.sealing,
@@ -68,10 +69,10 @@ def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyrin
     """Raise ``ConfigurationError`` when devices would refuse this federation's manifests as too large."""
     found = largest_manifest_bytes(settings, model, keys)
     if found > MAX_MANIFEST_BYTES:
-        spec = len(repr(dict(model.spec)))
+        spec, features = len(repr(dict(model.spec))), len(repr(dict(settings.features)))
         raise ConfigurationError(
             f"the manifest of a version would have {found} bytes, at most {MAX_MANIFEST_BYTES} are allowed: "
-            f"make the description of [model] shorter (it takes about {spec})"
+            f"make the description of [model] (it takes about {spec}) or of [features] (about {features}) shorter"
         )
 
 

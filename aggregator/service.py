@@ -109,7 +109,7 @@ class Service:
         self._instance = restored.instances[-1]
         self._core = self._core_from(restored)
         federation = settings.aggregator.federation
-        self._snapshots = SnapshotKeeper(prepared.state_dir, federation, prepared.model, restored)
+        self._snapshots = SnapshotKeeper(prepared.state_dir, federation, prepared.model, restored, prepared.meaning)
         self._snapshots.note(restored.version, restored.shelf)
         self._timers = Timers(
             interval_s=settings.schedule.interval_s,

@@ -39,6 +39,17 @@ outputs = 10                            # classes, or values of a regression
 task = "classification"                 # classification, regression
 # activation = "relu"                   # relu, tanh
 
+# How devices make examples of what their sensors say; without this table they bring ready examples. More in
+# docs/features.md. 7 features of 3 channels make 21 inputs: [model] has to say so.
+# [features]
+# channels = ["ax", "ay", "az"]         # as the devices' sources call them
+# window = 128                          # rows
+# stride = 64                           # from one window to the next
+# max_gap_s = 1.0                       # a longer gap in time ends a window
+# rate_hz = 50.0                        # rows per second, where bands are told in Hz
+# compute = ["mean", "deviation", "minimum", "maximum", "change", "fft:0.5-3Hz", "fft:3-10Hz"]
+# label = "majority"                    # of the rows of a window: last, majority, any, mean
+
 [training]                              # what a device does with the model, once per version
 epochs = 1
 batch_size = 16

@@ -17,13 +17,20 @@ _LARGEST_LABEL = 2.0**31
 """Beyond what float64 labels can be compared with exactly, and beyond any number of classes."""
 
 
-class _Shaped(Protocol):
+class Shaped(Protocol):
+    """What of a model decides which examples fit it."""
+
     @property
-    def inputs(self) -> int: ...
+    def inputs(self) -> int:
+        """Width of an example."""
+
     @property
-    def outputs(self) -> int: ...
+    def outputs(self) -> int:
+        """Classes, or values per example."""
+
     @property
-    def task(self) -> Task: ...
+    def task(self) -> Task:
+        """Classes or values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +47,7 @@ class Dataset:
         return len(self.x)
 
     @classmethod
-    def for_model(cls, model: _Shaped, x: ArrayLike, y: ArrayLike | None = None) -> Dataset:
+    def for_model(cls, model: Shaped, x: ArrayLike, y: ArrayLike | None = None) -> Dataset:
         """Return the examples if they fit the model, else raise ``DataError`` naming row and column.
 
         Labels may come as floats that are whole numbers (CSV files know no other); values of a single output as
@@ -62,7 +69,7 @@ class Dataset:
         return cls(features, targets)
 
     @staticmethod
-    def features(model: _Shaped, x: ArrayLike) -> FloatArray:
+    def features(model: Shaped, x: ArrayLike) -> FloatArray:
         """Return the features alone, if they fit the model, as ``for_model`` does."""
         return _matrix("x", _numbers("x", x), model.inputs)
 

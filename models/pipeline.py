@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data import Shaped
 from models.declaring import read_pipeline
+from models.errors import FeaturesError
 from models.features import Feature, feature
 from models.filling import Fill
 from models.labelling import LabelRule
@@ -69,6 +71,22 @@ class Pipeline:
     def from_data(cls, data: Mapping[str, Any]) -> Pipeline:
         """Return the checked pipeline, or raise ``FeaturesError``."""
         return cls(**cast("dict[str, Any]", read_pipeline(data)))
+
+    @classmethod
+    def for_model(cls, data: Mapping[str, Any], model: Shaped) -> Pipeline | None:
+        """Return the pipeline that feeds the model, or raise ``FeaturesError``; None for no data: ready examples."""
+        if not data:
+            return None
+        pipeline = cls.from_data(data)
+        if pipeline.inputs != model.inputs:
+            raise FeaturesError(f"features: {pipeline.makes}; the model's inputs are {model.inputs}")
+        fitting = ("regression", "reconstruction") if pipeline.target == "self" else ("regression",)
+        if pipeline.outputs is not None and (model.task not in fitting or model.outputs != pipeline.outputs):
+            raise FeaturesError(
+                f"features: target {pipeline.target!r} makes {pipeline.outputs} values to learn by a {fitting[-1]}; "
+                f"the model is a {model.task} with {model.outputs} outputs"
+            )
+        return pipeline
 
     def to_data(self) -> dict[str, Any]:
         """Return the pipeline as data, with every default that applies; ``from_data`` gives the same one again."""
@@ -151,6 +169,16 @@ class Pipeline:
     def inputs(self) -> int:
         """Width of an example: what the model's ``inputs`` have to be."""
         return len(self.names)
+
+    @property
+    def makes(self) -> str:
+        """How the number of inputs comes about, in words."""
+        rows, channels = self.input_shape if self.raw else (self.window, len(self.channels) + len(self.magnitudes))
+        if self.raw:
+            return f"{rows} rows or steps of {channels} channels make {self.inputs} inputs"
+        pairs = self.inputs - self.single
+        correlated = f" and {pairs} correlations" if pairs else ""
+        return f"{self.single} features of {channels} channels{correlated} make {self.inputs} inputs"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

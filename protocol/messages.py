@@ -119,6 +119,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     deltas: Annotated[list[DeltaRef], Meta(max_length=3)] = []
     training: dict[str, Any]
     """Training plan as data; ``models.TrainingPlan`` checks it."""
+    features: dict[str, Any] = {}
+    """How rows of sensors become examples, as data; ``models.Pipeline`` checks it. Empty: devices have examples."""
     participation: Participation
     signing_keys: Annotated[list[PublicKey], Meta(max_length=3)] = []
     """Whom to trust from now on, for who checks signatures; the first one signs now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import tomllib
@@ -24,7 +25,8 @@ from device_agent.settings import AgentSettings
 from fedmq.__main__ import app as fedmq_app
 from fedmq.provision.cli import provision_app
 from fedmq.provision.cli_rotate import rotate_app
-from models import TrainingPlan, build
+from models import Pipeline, TrainingPlan, build
+from models.features import FEATURE_NAMES
 from models.spec import NetworkSpec
 from protocol import envelope, fields, messages, status, tensors
 from protocol.sampling import participates
@@ -252,6 +254,32 @@ def test_every_key_of_specs_and_plans_is_documented() -> None:
     assert list(plan) == list(TrainingPlan().to_data())
     for key, value in TrainingPlan().to_data().items():
         assert plan[key][2].strip("`") == str(value)
+
+
+def test_every_key_and_feature_of_a_pipeline_is_documented() -> None:
+    text = (ROOT / "docs" / "features.md").read_text()
+    documented = documented_rows(section(text, "## Keys"))
+    smallest = {"channels": ["a", "b"], "max_gap_s": 60, "window": 10, "compute": ["mean"]}
+    further: list[dict[str, Any]] = [
+        {"magnitudes": {"m": ["a"]}, "every_s": 1, "max_hold_s": 1, "fill": "value", "fill_value": 1},
+        {"rate_hz": 5, "target": "next"},
+        {"label": "majority"},
+    ]
+    assert set(documented) == {key for more in further for key in Pipeline.from_data(smallest | more).to_data()}
+    for key, value in Pipeline.from_data(smallest).to_data().items():
+        if key not in smallest and key != "stride":
+            assert documented[key][1].strip("`") == json.dumps(value), key
+    cells = re.findall(r"^\| (`[^|]*) \|", section(text, "## Features"), re.MULTILINE)
+    names = {name for cell in cells for name in re.findall(r"`([\w:-]+)`", cell)}
+    assert names == {name for name in FEATURE_NAMES if not name.endswith("Hz")}
+
+
+def test_the_pipelines_of_the_documents_feed_their_models() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "features.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        tables = tomllib.loads(block)
+        assert Pipeline.for_model(tables["features"], build(tables["model"])) is not None
 
 
 def test_worked_codec_examples() -> None:

@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -57,6 +57,10 @@ class Founding:
     federation: str
     layout: str
     spec: dict[str, Any]
+    features: dict[str, Any] = field(default_factory=dict)
+    """The pipeline as data; empty: devices have ready examples."""
+    meaning: str = ""
+    """Digest of what the pipeline's inputs mean; empty without one."""
     begin: Callable[[], FirstVersion]
     """Makes version 0."""
     go_on: Callable[[int, bytes], FirstVersion]
@@ -181,10 +185,26 @@ def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None
     if json.loads(meta["spec"]) != founding.spec:
         put_meta(db, {"spec": json.dumps(founding.spec)})
         log.warning(f"[model] was changed from {meta['spec']!s}; its shape is the same, so training goes on")
+    _check_features(db, path, founding, meta)
+
+
+def _check_features(db: sqlite3.Connection, path: Path, founding: Founding, meta: dict[str, Any]) -> None:
+    # A store from before there were pipelines is one of ready examples.
+    then = str(meta.get("features", "{}"))
+    if meta.get("meaning", "") != founding.meaning:
+        before = then if json.loads(then) else "ready examples, without [features]"
+        raise StoreRefused(
+            f"{path} holds a model of other inputs than [features] describes: {before} there; the shape is the same, "
+            "but what was learned means something else. Set [features] back to that, or choose another federation and "
+            "state_dir to begin anew"
+        )
+    if json.loads(then) != founding.features:
+        put_meta(db, {"features": json.dumps(founding.features)})
+        log.warning(f"[features] was changed from {then}; inputs mean the same, so training goes on")
 
 
 def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
-    snapshot = read_snapshot(directory, founding.federation, founding.layout)
+    snapshot = read_snapshot(directory, founding.federation, founding.layout, founding.meaning)
     try:
         # Where nobody holds numbers against us nobody need wait for the date either.
         wall = founding.date() if founding.signed and founding.date else founding.clock()
@@ -213,6 +233,8 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         "federation": founding.federation,
         "layout": founding.layout,
         "spec": json.dumps(founding.spec),
+        "features": json.dumps(founding.features),
+        "meaning": founding.meaning,
         "shelf": json_of(shelf),
     }
     # executescript commits a transaction that is open, so the script holds the BEGIN itself.

@@ -19,7 +19,7 @@ from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
-from models import Model, PlanError, SpecError, TrainingPlan, build
+from models import FeaturesError, Model, Pipeline, PlanError, SpecError, TrainingPlan, build
 from protocol import tensors
 from protocol.adapters.configuration import load
 from protocol.adapters.credentials import read_password
@@ -33,6 +33,8 @@ class Prepared:
 
     settings: AggregatorSettings
     model: Model
+    pipeline: Pipeline | None
+    """How devices make examples of rows; None: they have examples."""
     evaluate: Evaluator
     keys: Keyring
 
@@ -42,12 +44,19 @@ class Prepared:
         return Path(self.settings.aggregator.state_dir)
 
     @property
+    def meaning(self) -> str:
+        """Digest of what the model's inputs mean; empty where devices say it themselves."""
+        return self.pipeline.digest if self.pipeline else ""
+
+    @property
     def founding(self) -> Founding:
         """What a store for these settings is."""
         return Founding(
             federation=self.settings.aggregator.federation,
             layout=self.model.layout.digest,
             spec=dict(self.model.spec),
+            features=self.pipeline.to_data() if self.pipeline else {},
+            meaning=self.meaning,
             begin=lambda: first_version(self.settings, self.model, time.time()),
             go_on=self._go_on,
             signed=self.keys.signer is not None,
@@ -75,6 +84,10 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     except SpecError as exc:
         raise ConfigurationError(f"[model]: {exc}") from exc
     try:
+        pipeline = Pipeline.for_model(settings.features, model)
+    except FeaturesError as exc:
+        raise ConfigurationError(f"[features]: {exc}") from exc
+    try:
         TrainingPlan.from_data(settings.training)
     except PlanError as exc:
         raise ConfigurationError(f"[training]: {exc}") from exc
@@ -88,7 +101,13 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     read_password(settings.broker.password_file)
     if settings.broker.tls is not None:
         make_context(settings.broker.tls)
-    return Prepared(settings=settings, model=model, evaluate=evaluator_of(settings.evaluation.path, model), keys=keys)
+    return Prepared(
+        settings=settings,
+        model=model,
+        pipeline=pipeline,
+        evaluate=evaluator_of(settings.evaluation.path, model),
+        keys=keys,
+    )
 
 
 def _keyring(security: SecurityTable) -> Keyring:

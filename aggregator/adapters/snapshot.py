@@ -35,6 +35,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """The epoch's: the next one has to be above it."""
     layout: str
     spec: dict[str, Any]
+    meaning: str = ""
+    """Digest of what the model's inputs mean."""
     version: int
     parameters: bytes
     digest: str
@@ -58,26 +60,27 @@ def write_snapshot(directory: Path, snapshot: Snapshot) -> None:
         os.close(folder)
 
 
-def read_snapshot(directory: Path, federation: str, layout: str) -> Snapshot | None:
-    """Return the snapshot when there is one that is whole and of this federation and model, else None."""
+def read_snapshot(directory: Path, federation: str, layout: str, meaning: str = "") -> Snapshot | None:
+    """Return the snapshot when there is one that is whole and of this federation, model and inputs, else None."""
     try:
         snapshot = msgspec.msgpack.decode((directory / SNAPSHOT_NAME).read_bytes(), type=Snapshot)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    fits = snapshot.federation == federation and snapshot.layout == layout
+    fits = (snapshot.federation, snapshot.layout, snapshot.meaning) == (federation, layout, meaning)
     return snapshot if fits and digest_of(snapshot.parameters) == snapshot.digest else None
 
 
 class SnapshotKeeper:
     """Writes the snapshot when the version has changed, but not too often."""
 
-    def __init__(self, directory: Path, federation: str, model: Model, restored: Restored) -> None:
+    def __init__(self, directory: Path, federation: str, model: Model, restored: Restored, meaning: str = "") -> None:
         self._directory = directory
         self._federation = federation
         self._store_id = restored.store_id
         self._instances = restored.instances
         self._generation = restored.generation
         self._model = model
+        self._meaning = meaning
         self._pending: Snapshot | None = None
         self._not_before = -math.inf
         self._repeats = Repeats(log, "cannot write the snapshot")
@@ -91,6 +94,7 @@ class SnapshotKeeper:
             generation=self._generation,
             layout=self._model.layout.digest,
             spec=dict(self._model.spec),
+            meaning=self._meaning,
             version=version.version,
             parameters=version.parameters,
             digest=version.digest,

@@ -28,7 +28,9 @@ from models import (
     CheckpointError,
     DataError,
     Dataset,
+    FeaturesError,
     Model,
+    Pipeline,
     PlanError,
     SpecError,
     Training,
@@ -78,7 +80,9 @@ class Workbench:
         self._samples_of: tuple[Any, ...] = ()
         self._samples_digest = ""
         self._model: Model | None = None
-        self._model_of: dict[str, Any] = {}
+        self._model_of: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._pipeline: Pipeline | None = None
+        """How rows become the model's examples; None: the samples are examples."""
 
     def train(
         self, task: Train, file: BinaryIO, should_stop: Callable[[], bool], keeps: Callable[[], bool]
@@ -211,13 +215,17 @@ class Workbench:
         return model, parameters
 
     def _built(self, manifest: Manifest) -> Model:
-        # The spec is the same version after version, and a model has no state.
-        if self._model is None or self._model_of != manifest.model:
+        # Spec and pipeline are the same version after version, and have no state.
+        described = (manifest.model, manifest.features)
+        if self._model is None or self._model_of != described:
             try:
-                self._model = build(manifest.model)
+                model = build(manifest.model)
+                self._pipeline = Pipeline.for_model(manifest.features, model)
             except SpecError as exc:
                 raise _TaskError(f"model spec: {exc}", "model") from exc
-            self._model_of = manifest.model
+            except FeaturesError as exc:
+                raise _TaskError(str(exc), "model") from exc
+            self._model, self._model_of = model, described
         if self._model.layout.digest != manifest.layout:
             raise _TaskError("the model spec leads to another layout than the manifest names", "model")
         return self._model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,49 @@ def test_a_sound_configuration(tmp_path: Path) -> None:
     assert version.version == 0
     assert server.master.size == 15
     assert shelf[0].digest == version.blob.digest
+
+
+FEATURES = """
+[features]
+channels = ["t", "h"]
+max_gap_s = 60
+window = 10
+compute = ["mean", "slope"]
+"""
+
+
+def test_a_pipeline_that_feeds_the_model_is_part_of_what_the_store_is(tmp_path: Path) -> None:
+    plain, prepared = prepare(write_config(tmp_path)), prepare(write_config(tmp_path, more=FEATURES))
+    assert prepared.pipeline is not None
+    assert prepared.founding.features == prepared.pipeline.to_data()
+    assert prepared.founding.meaning == prepared.pipeline.digest
+    assert (plain.pipeline, plain.founding.features, plain.founding.meaning) == (None, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"slope"', '"gradient"', "[features]: features: compute has 'gradient', allowed is one of 'mean'"),
+        ('["mean", "slope"]', '["mean"]', "2 features of 2 channels make 2 inputs; the model's inputs are 4"),
+        ('["mean", "slope"]', '["mean", "slope"]\ncorrelation = true', "4 features of 2 channels and 1 correlations"),
+        ('["mean", "slope"]', '"raw"', "10 rows or steps of 2 channels make 20 inputs; the model's inputs are 4"),
+        (
+            "window = 10",
+            'window = 10\ntarget = "self"',
+            "makes 4 values to learn by a reconstruction; the",
+        ),
+        ('"h"]', '"h", "' + "x" * 4000 + '"]', "allowed is a list of 1 to 64 different texts of 1 to 128"),
+    ],
+)
+def test_pipelines_that_do_not_fit_are_refused_with_both_numbers(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert says in fault_of(changed(write_config(tmp_path, more=FEATURES), old, new))
+
+
+def test_a_pipeline_that_is_too_long_for_a_manifest_is_refused(tmp_path: Path) -> None:
+    names = [f"{number:0100d}" for number in range(40)]
+    config = changed(write_config(tmp_path, more=FEATURES), '["t", "h"]', json.dumps(names))
+    changed(config, "inputs = 4", "inputs = 80")
+    assert "at most 4096 are allowed: make the description of [model]" in fault_of(config)
 
 
 def test_going_on_from_a_snapshot_keeps_number_and_parameters(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,43 @@ def test_another_spec_of_the_same_shape_goes_on_with_a_warning(
     assert not caplog.text
     with open_registry(tmp_path) as registry:
         assert registry.spec() == {"kind": "softmax", "l2": 0.5}
+
+
+def test_inputs_of_another_meaning_are_refused(tmp_path: Path) -> None:
+    opened(tmp_path, features={"window": 10}, meaning="a" * 64).close()
+    others: list[dict[str, Any]] = [{"features": {"window": 20}, "meaning": "b" * 64}, {}]
+    for other in others:
+        with pytest.raises(
+            StoreRefused, match=r'"window": 10} there.*Set \[features\] back to that, or choose another'
+        ):
+            opened(tmp_path, **other)
+    assert not is_locked(tmp_path)
+    opened(tmp_path, features={"window": 10}, meaning="a" * 64).close()
+
+
+def test_a_pipeline_for_a_store_of_ready_examples_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with closing(sqlite3.connect(database(tmp_path))) as db, db:
+        db.execute("DELETE FROM meta WHERE key IN ('features', 'meaning')")  # as stores were before there were any
+    with pytest.raises(StoreRefused, match="ready examples, without"):
+        opened(tmp_path, features={"window": 10}, meaning="a" * 64)
+    assert reopened(tmp_path).version.version == 1
+
+
+def test_another_pipeline_of_the_same_meaning_goes_on_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(tmp_path, features={"stride": 10}, meaning="a" * 64).close()
+    opened(tmp_path, features={"stride": 5}, meaning="a" * 64).close()
+    assert "[features] was changed" in caplog.text
+    caplog.clear()
+    opened(tmp_path, features={"stride": 5}, meaning="a" * 64).close()
+    assert not caplog.text
+
+
+def test_a_snapshot_of_inputs_of_another_meaning_is_not_gone_on_with(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, snapshot(version=6, meaning="a" * 64))
+    assert reopened(tmp_path).version.version == 0
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPEC = {"kind": "softmax", "inputs": 4, "outputs": 2}
+PIPELINE = {"channels": ["a"], "max_gap_s": 1, "window": 4, "compute": "raw"}
 
 
 class Bench:
@@ -156,6 +157,8 @@ def test_changed_samples_are_read_again(make: Callable[..., Bench]) -> None:
     [
         ({"model": {"kind": "oracle"}}, "model", "model spec"),
         ({"model": SPEC | {"inputs": 5}}, "model", "another layout"),
+        ({"features": {"channels": ["a"]}}, "model", "features: max_gap_s is missing"),
+        ({"features": PIPELINE | {"window": 5}}, "model", "make 5 inputs; the model's inputs are 4"),
         ({"training": {"epochs": 0}}, "model", "training plan"),
         ({"training": {"learning_rate": 1000.0, "epochs": 200, "surprise": 1}}, "model", "training plan"),
         ({"parameters": "0" * 64}, "cache", "another version"),

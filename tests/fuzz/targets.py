@@ -18,7 +18,7 @@ from aggregator.adapters.snapshot import SNAPSHOT_NAME, read_snapshot
 from aggregator.configuration import AggregatorSettings
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.settings import AgentSettings
-from models import PlanError, SpecError, TrainingPlan, build
+from models import FeaturesError, Pipeline, PlanError, SpecError, TrainingPlan, build
 from protocol import bundles, messages, tensors
 from protocol.adapters import packets
 from protocol.adapters.configuration import ConfigurationError, load
@@ -70,7 +70,9 @@ def _update(payload: bytes) -> None:
 
 def _manifest(payload: bytes) -> None:
     manifest = messages.decode_manifest(payload)
-    build(manifest.model)
+    model = build(manifest.model)
+    if (pipeline := Pipeline.for_model(manifest.features, model)) is not None:
+        assert Pipeline.from_data(pipeline.to_data()) == pipeline
     TrainingPlan.from_data(manifest.training)
 
 
@@ -176,7 +178,7 @@ TARGETS: dict[str, Target] = {
     "update": Target(_update),
     "whole-update": Target(messages.decode_update, corpus="update"),
     "identity": Target(messages.identity_of, (), "update"),
-    "manifest": Target(_manifest, (ProtocolError, SpecError, PlanError)),
+    "manifest": Target(_manifest, (ProtocolError, SpecError, FeaturesError, PlanError)),
     "content": Target(messages.decode_content),
     "receipt": Target(messages.decode_receipt),
     "sealed": Target(_sealed),

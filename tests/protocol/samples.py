@@ -76,6 +76,7 @@ MANIFEST = m.Manifest(
     blob=BLOB,
     deltas=[m.DeltaRef(base_version=3, blob=BLOB)],
     training={"epochs": 1, "learning_rate": 0.1},
+    features={"channels": ["a", "b"], "window": 32, "compute": "raw", "max_gap_s": 1.5, "rate_hz": 50},
     participation=m.Participation(),
     signing_keys=[b"k" * 32, b"n" * 32],
     sealing=m.Sealing(suite="x25519", key=b"s" * 32),

@@ -112,7 +112,7 @@ def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Cal
     assert "unknown field `colour`" in refusal(read, packed({**body, "colour": 1}))
     optional = {"metrics", "deltas", "reason", "version", "next_after_s", "missing"}
     if isinstance(message, m.Manifest):
-        optional = {"deltas", "generation", "issued", "signing_keys", "sealing"}
+        optional = {"deltas", "generation", "issued", "signing_keys", "sealing", "features"}
     for name in body.keys() - optional - {"type"}:
         words = refusal(read, packed({key: value for key, value in body.items() if key != name}))
         assert f"missing required field `{name}`" in words
@@ -120,7 +120,7 @@ def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Cal
 
 def acceptable(name: str, value: Any, other: Any) -> bool:
     """Whether ``other`` is as good as ``value`` in the field: what a gate may let through."""
-    if name in {"model", "training"}:
+    if name in {"model", "training", "features"}:
         return isinstance(other, dict)
     if name == "sealing":
         return other is None
@@ -202,6 +202,7 @@ OTHER_FAULTS: list[tuple[m.AnyMessage, Callable[[bytes], Any], str, Any]] = [
     (RECEIPT, m.decode_receipt, "reason", "x" * 513),
     (MANIFEST, m.decode_manifest, "model", [["kind", "mlp"]]),
     (MANIFEST, m.decode_manifest, "training", None),
+    (MANIFEST, m.decode_manifest, "features", None),
     (MANIFEST, m.decode_manifest, "deltas", [body_of(MANIFEST)["deltas"][0]] * 4),
     *[
         (MANIFEST, m.decode_manifest, "participation", bad)

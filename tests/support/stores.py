@@ -42,8 +42,16 @@ def first(number: int = 0, values: NDArray[np.float32] | None = None) -> FirstVe
     return record, ServerState(master=master, optimizer="plain", vectors=()), tuple(shelf_of(number, record))
 
 
-def founding(federation: str = "test", layout: str = "a" * 64, **spec: Any) -> Founding:
+def founding(
+    federation: str = "test",
+    layout: str = "a" * 64,
+    features: dict[str, Any] | None = None,
+    meaning: str = "",
+    **spec: Any,
+) -> Founding:
     return Founding(
+        features=features or {},
+        meaning=meaning,
         federation=federation,
         layout=layout,
         spec={"kind": "softmax", **spec},
