@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from models.checkpoint import Checkpoint
 from models.data import Dataset
 from models.errors import CheckpointError, DataError
-from models.network import Model, Workspace
+from models.network import Model
 from models.optimizers import Adam, Optimizer, Sgd
 from models.parameters import FloatArray
 from models.plan import TrainingPlan
+from models.workspace import StepLeftError, Workspace
 
 _Order: TypeAlias = NDArray[np.int64]
 
@@ -132,8 +133,12 @@ class Training:
             generator=now,
         )
 
-    def run(self, should_stop: Callable[[], bool] = never) -> bool:
-        """Train on; return whether the plan came to its end. ``should_stop`` is asked before every step."""
+    def run(self, should_stop: Callable[[], bool] = never, leave: Callable[[], bool] | None = None) -> bool:
+        """Train on; return whether the plan came to its end. ``should_stop`` is asked before every step.
+
+        ``leave`` is asked between the layers of a step. When it says so the step is given up, as if it had not begun.
+        """
+        self._workspace.leave = leave
         with np.errstate(all="ignore"):
             while self._epoch < self._plan.epochs:
                 order = self._new_order() if self._order is None else self._order
@@ -142,7 +147,8 @@ class Training:
                         return True
                     if should_stop():
                         return False
-                    self._take_step(order)
+                    if not self._take_step(order):
+                        return False
                 self._epoch, self._position, self._order = self._epoch + 1, 0, None
         return True
 
@@ -177,13 +183,24 @@ class Training:
         if not inside or checkpoint.num_steps > self._plan.steps(rows):
             raise CheckpointError("it is further than the plan goes")
 
-    def _take_step(self, order: _Order) -> None:
+    def _take_step(self, order: _Order) -> bool:
+        """Take a step, or leave everything as before; return which."""
+        before = self._rng.bit_generator.state if self._workspace.leave else {}
+        rows = order[self._position : self._position + len(self._x)]
+        try:
+            loss = self._step(rows)
+        except StepLeftError:
+            self._rng.bit_generator.state = before  # a dropout may have drawn
+            return False
         if self._position == 0:  # only now, so that an epoch without a step leaves the figures of the one before
             self._seen, self._loss_sum = 0, 0.0
-        self._step(order[self._position : self._position + len(self._x)])
+        self.num_steps += 1
+        self._seen += len(rows)
+        self._loss_sum += loss * len(rows)
         self._position += len(self._x)
+        return True
 
-    def _step(self, rows: _Order) -> None:
+    def _step(self, rows: _Order) -> float:
         count = len(rows)
         full = count == len(self._x)
         x = self._x if full else self._x[:count]
@@ -200,9 +217,7 @@ class Training:
         if self._plan.clip_norm:
             _clip(gradient, self._plan.clip_norm)
         self._optimizer.step(gradient)
-        self.num_steps += 1
-        self._seen += count
-        self._loss_sum += loss * count
+        return loss
 
 
 def _optimizer(plan: TrainingPlan, parameters: FloatArray) -> Optimizer:

@@ -13,10 +13,16 @@ from models.losses import BoundLoss, bind_loss
 from models.parameters import FloatArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from models.network import Model
 
 MAX_STEP_FLOATS = 2**28
 """Values that one batch may leave behind on its way through the network: 1 GB."""
+
+
+class StepLeftError(Exception):
+    """A step was left between two layers: the parameters are as before, gradient and buffers are not."""
 
 
 class Workspace:
@@ -28,6 +34,8 @@ class Workspace:
 
     def __init__(self, model: Model, parameters: FloatArray) -> None:
         self._model = model
+        self.leave: Callable[[], bool] | None = None
+        """Asked between the layers of ``loss_and_gradient``; True: raise ``StepLeftError``."""
         self._spec = model.network
         self._values = model.layout.views(parameters)
         self.gradient = np.zeros(model.layout.size, np.float32)
@@ -43,7 +51,7 @@ class Workspace:
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return scores or values for ``x``, in a buffer that the next call overwrites."""
-        return self._for_rows(len(x)).forward(x, None)
+        return self._for_rows(len(x)).forward(x)
 
     def wanted(self, x: FloatArray, y: NDArray[Any]) -> NDArray[Any]:
         """Return what the network should give for the examples: ``y``, standardized where the examples are."""
@@ -63,10 +71,11 @@ class Workspace:
         What chance a training takes part in (dropout) comes from ``rng``; without one there is none.
         """
         bound = self._for_rows(len(x))
-        output = bound.forward(x, rng)
+        output = bound.forward(x, rng, self.leave)
         value = bound.loss(output, self.wanted(x, y))
         upstream: FloatArray | None = output
         for layer in bound.backwards:
+            _leave_if(self.leave)
             if upstream is not None:
                 upstream = layer.backward(upstream)
         for values, gradients, work in self._decayed:
@@ -111,10 +120,18 @@ class _Bound:
         self.loss = loss
         self.backwards = layers[::-1]
 
-    def forward(self, x: FloatArray, rng: np.random.Generator | None) -> FloatArray:
+    def forward(
+        self, x: FloatArray, rng: np.random.Generator | None = None, leave: Callable[[], bool] | None = None
+    ) -> FloatArray:
         """Return scores or values for ``x``."""
         if self._reader is not None:
             x = self._reader(x)
         for layer in self._layers:
+            _leave_if(leave)
             x = layer.forward(x, rng)
         return x
+
+
+def _leave_if(leave: Callable[[], bool] | None) -> None:
+    if leave is not None and leave():
+        raise StepLeftError

@@ -66,8 +66,11 @@ class Sitting:
         """Steps done, in all stretches."""
         return self._training.num_steps
 
-    def run(self, should_stop: Callable[[], bool]) -> Ending:
-        """Train until one of the endings. ``should_stop`` may rest before it answers."""
+    def run(self, should_stop: Callable[[], bool], leave: Callable[[], bool]) -> Ending:
+        """Train until one of the endings.
+
+        ``should_stop`` may rest before it answers; ``leave`` says the same at once, within steps.
+        """
         ending: Ending = "stopped"
 
         def pause() -> bool:
@@ -84,7 +87,7 @@ class Sitting:
             return False
 
         try:
-            return "finished" if self._training.run(pause) else ending
+            return "finished" if self._training.run(pause, leave) else ending
         finally:
             self._keeper.offer(None)
 

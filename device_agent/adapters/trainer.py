@@ -69,7 +69,7 @@ class Trainer:
         self._jobs.put((task, file))
 
     def stop(self, *, keep: bool) -> None:
-        """Stop the task under way at its next step boundary; ``keep``: a training goes on there later."""
+        """Stop the task under way between two steps or layers; ``keep``: a training goes on there later."""
         self._keeps = keep
         self._stop.set()
 
@@ -105,7 +105,7 @@ class Trainer:
             if isinstance(task, Evaluate):
                 return bench.evaluate(task, file)
             self._next_step_at = 0.0
-            return self._sealed(bench.train(task, file, self._should_stop, self._keep_it), task)
+            return self._sealed(bench.train(task, file, self), task)
         except MemoryError:
             return TaskFailed(task=task.task, reason="not enough memory for the training", fault="internal")
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong here, the agent must live on and say so
@@ -132,11 +132,17 @@ class Trainer:
             self._bench = Workbench(self._settings, self._keeper, self._deliver)
         return self._bench
 
-    def _keep_it(self) -> bool:
-        # What nobody asked to stop (its deadline has passed) goes on later.
+    # The workbench asks these, in the trainer's thread
+
+    def stopped(self) -> bool:
+        """Return whether the task under way is to stop."""
+        return self._stop.is_set()
+
+    def keeps(self) -> bool:
+        """Return whether it is to go on later, as one does that nobody asked to stop (its deadline has passed)."""
         return self._keeps or not self._stop.is_set()
 
-    def _should_stop(self) -> bool:
+    def wait_and_stop(self) -> bool:
         """Wait until the next step may start; return whether there is to be none."""
         interval_s = self._settings.training.step_interval_s
         if interval_s > 0:

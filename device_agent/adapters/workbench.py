@@ -7,7 +7,7 @@ import json
 import platform
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -65,6 +65,19 @@ class _TaskError(Exception):
         self.fault: Fault = fault
 
 
+class Word(Protocol):
+    """What the trainer was told meanwhile."""
+
+    def wait_and_stop(self) -> bool:
+        """Wait until the next step may start; return whether there is to be none."""
+
+    def stopped(self) -> bool:
+        """Return whether the task under way is to stop."""
+
+    def keeps(self) -> bool:
+        """Return whether what is stopped is to go on later."""
+
+
 class Workbench:
     """Keeps the samples between tasks; reads them again when the file is another one."""
 
@@ -84,15 +97,15 @@ class Workbench:
         self._pipeline: Pipeline | None = None
         """How rows become the model's examples; None: the samples are examples."""
 
-    def train(
-        self, task: Train, file: BinaryIO, should_stop: Callable[[], bool], keeps: Callable[[], bool]
-    ) -> TrainingDone | TaskStopped | TaskFailed:
+    def train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped | TaskFailed:
         """Train the model in the file as the task says, or go on where that was interrupted.
 
-        Deterministic for the seed, the version and the samples. ``keeps``: whether what is stopped is to go on later.
+        Deterministic for the seed, the version and the samples.
         """
         try:
-            return self._train(task, file, should_stop, keeps)
+            return self._train(task, file, word)
+        except PlanError as exc:
+            return TaskFailed(task=task.task, reason=str(exc), fault="model")
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
         finally:
@@ -107,13 +120,13 @@ class Workbench:
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
 
-    def _train(
-        self, task: Train, file: BinaryIO, should_stop: Callable[[], bool], keeps: Callable[[], bool]
-    ) -> TrainingDone | TaskStopped:
+    def _train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped:
         manifest = task.manifest
         model, parameters = self._read(manifest, file)
         plan = _plan(manifest)
         samples = self._load(model)
+        if word.stopped():
+            return TaskStopped(task=task.task)
         before = model.evaluate(parameters, samples.holdout).summary() if samples.holdout else {}
         training, rng, elapsed_s = self._begin(task, model, parameters, plan)
         planned = plan.steps(len(samples.train))
@@ -122,9 +135,11 @@ class Workbench:
         )
         sitting.save_every_s = self._settings.training.checkpoint_s
         self.sitting = sitting
-        ending = sitting.run(should_stop)
+        ending = sitting.run(word.wait_and_stop, word.stopped)
         if ending in ("stopped", "resume"):
-            return self._set_aside(task, sitting, keeps=keeps(), rest_s=plan.deadline_s if ending == "resume" else 0.0)
+            return self._set_aside(
+                task, sitting, keeps=word.keeps(), rest_s=plan.deadline_s if ending == "resume" else 0.0
+            )
         result = training.result(finished=ending == "finished")
         delta = result.parameters - parameters
         if not np.isfinite(delta).all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -20,9 +20,6 @@ from models import build
 from protocol import tensors
 from protocol.chunks import blob_of, digest_of
 from protocol.messages import Manifest, Participation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SPEC = {"kind": "mlp", "inputs": 4, "hidden": [5], "outputs": 2}
 PLAN = {"epochs": 3, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
@@ -68,8 +65,7 @@ class Device:
     def train(self, stop_after: int | None = None, *, keeps: bool = True, on: Workbench | None = None) -> Any:
         """Train in a new process, to the end or until so many steps of this process are done."""
         bench = on or self.process()[0]
-        asked = iter(range(stop_after + 1 if stop_after is not None else 2**31))
-        return bench.train(self.task(), ModelCache(self.folder).open(), stopper(asked, stop_after), lambda: keeps)
+        return bench.train(self.task(), ModelCache(self.folder).open(), Word(stop_after, keep=keeps))
 
     def task(self) -> Train:
         return Train(task=1, manifest=self.manifest, contribution=self.contribution, incarnation="1" * 16, sequence=1)
@@ -105,9 +101,24 @@ class Device:
         return manifest
 
 
-def stopper(asked: Any, stop_after: int | None) -> Callable[[], bool]:
-    """Let so many steps pass, for ever when that is None."""
-    return lambda: stop_after is not None and next(asked) >= stop_after
+class Word:
+    """Lets so many steps pass, for ever when that is None."""
+
+    def __init__(self, steps: int | None = None, *, keep: bool = True) -> None:
+        self._left = steps
+        self._keep = keep
+
+    def wait_and_stop(self) -> bool:
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left < 0
+
+    def stopped(self) -> bool:
+        return False
+
+    def keeps(self) -> bool:
+        return self._keep
 
 
 def same(found: Any, wanted: Any) -> bool:

@@ -18,7 +18,7 @@ from device_agent.adapters.trainer import Trainer
 from device_agent.events import Event, TaskStopped, TrainingDone
 from models.network import Workspace
 from protocol.messages import Participation
-from tests.device_agent.interruptions import PLAN, Device, same, stopped
+from tests.device_agent.interruptions import PLAN, Device, Word, same, stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,15 +212,16 @@ def test_checkpoints_come_at_intervals_too(tmp_path: Path) -> None:
     bench, _ = device.process()
     seen: list[int] = []
 
-    def look() -> bool:
-        found = CheckpointFile(device.folder).look()
-        seen.append(0 if found is None else found.num_steps)
-        if len(seen) == 9:
-            raise KeyboardInterrupt  # nothing more of this process
-        return False
+    class Look(Word):
+        def wait_and_stop(self) -> bool:
+            found = CheckpointFile(device.folder).look()
+            seen.append(0 if found is None else found.num_steps)
+            if len(seen) == 9:
+                raise KeyboardInterrupt  # nothing more of this process
+            return False
 
     with pytest.raises(KeyboardInterrupt):
-        bench.train(device.task(), ModelCache(device.folder).open(), look, lambda: False)
+        bench.train(device.task(), ModelCache(device.folder).open(), Look())
     assert seen == [0, 0, 1, 2, 3, 4, 5, 6, 7]
     assert same(device.train(), wanted)
     assert device.resumed() == [7]
@@ -301,6 +302,34 @@ def test_a_step_that_does_not_end_is_left_behind_and_the_one_before_is_kept(
     assert head is not None
     assert head.num_steps == 5
     assert same(device.train(), wanted)
+
+
+def test_a_stop_in_the_middle_of_a_step_keeps_the_steps_before(tmp_path: Path) -> None:
+    wanted = Device(tmp_path / "whole").train()
+    device = Device(tmp_path / "left")
+    bench, _ = device.process()
+
+    class Hasty(Word):
+        asked = 0
+
+        def stopped(self) -> bool:
+            self.asked += 1
+            return self.asked > 30
+
+    assert stopped(bench.train(device.task(), ModelCache(device.folder).open(), Hasty())).kept_share
+    assert same(device.train(), wanted)
+    assert device.resumed()[0] > 1
+
+
+def test_a_stop_before_the_samples_are_read_measures_nothing(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+
+    class Stopped(Word):
+        def stopped(self) -> bool:
+            return True
+
+    bench, _ = device.process()
+    assert stopped(bench.train(device.task(), ModelCache(device.folder).open(), Stopped())).kept_share is None
 
 
 def test_the_trainer_says_how_much_is_done(tmp_path: Path) -> None:

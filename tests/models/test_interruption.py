@@ -11,9 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import Checkpoint, CheckpointError, Dataset, Model, Training, TrainingPlan, TrainingResult, local_train
+from models import (
+    Checkpoint,
+    CheckpointError,
+    Dataset,
+    Model,
+    Training,
+    TrainingPlan,
+    TrainingResult,
+    build,
+    local_train,
+)
 from models.plan import weight_of_part
 from tests.models.examples import SPECS, model_and_data
+from tests.models.networks import conv, dense, examples, gru, norm
 
 PLANS: dict[str, dict[str, Any]] = {
     "sgd": {"learning_rate": 0.1},
@@ -27,6 +38,20 @@ PLANS: dict[str, dict[str, Any]] = {
     "one-batch": {"learning_rate": 0.1, "batch_size": 64},
 }
 SEED = 5
+NETWORKS: dict[str, tuple[list[int], list[dict[str, Any]]]] = {
+    "network-dropout": (
+        [6],
+        [
+            dense(8, activation="relu"),
+            {"kind": "dropout", "rate": 0.3},
+            dense(5),
+            {"kind": "dropout", "rate": 0.1},
+            dense(3),
+        ],
+    ),
+    "network-convolution": ([6, 5, 2], [conv(3, 3, activation="relu"), norm(3), {"kind": "flatten"}, dense(3)]),
+    "network-recurrent": ([7, 3], [gru(4), {"kind": "dropout", "rate": 0.2}, dense(3)]),
+}
 
 
 def plan_of(name: str, **more: Any) -> TrainingPlan:
@@ -44,7 +69,13 @@ class Bench:
     """The same training, again and again."""
 
     def __init__(self, model_name: str, plan: TrainingPlan) -> None:
-        self.model, self.start, self.data = model_and_data(model_name)
+        if model_name in NETWORKS:
+            shape, layers = NETWORKS[model_name]
+            self.model = build({"kind": "network", "input_shape": shape, "layers": layers})
+            self.start = self.model.init(np.random.default_rng(1))
+            self.data = examples(self.model, 40)
+        else:
+            self.model, self.start, self.data = model_and_data(model_name)
         self.plan = plan
 
     def begin(self, seed: int = SEED) -> tuple[Training, np.random.Generator]:
@@ -86,7 +117,7 @@ def assert_same(found: TrainingResult, wanted: TrainingResult) -> None:
 
 
 @pytest.mark.parametrize("plan_name", PLANS)
-@pytest.mark.parametrize("model_name", SPECS)
+@pytest.mark.parametrize("model_name", [*SPECS, *NETWORKS])
 def test_an_interruption_at_any_boundary_changes_no_bit(model_name: str, plan_name: str) -> None:
     bench = Bench(model_name, plan_of(plan_name))
     wanted, state = bench.undisturbed()
@@ -123,6 +154,31 @@ def test_any_number_of_interruptions_changes_no_bit(lengths: list[int], plan_nam
 
     assert_same(found, wanted)
     assert state_after == state
+
+
+@pytest.mark.parametrize("plan_name", ["adam-fedprox", "max-steps"])
+@pytest.mark.parametrize("model_name", ["mlp-relu", "network-dropout", "network-convolution"])
+def test_a_step_that_is_left_between_any_two_layers_changes_no_bit(plan_name: str, model_name: str) -> None:
+    bench = Bench(model_name, plan_of(plan_name))
+    wanted, state = bench.undisturbed()
+    asked = 0
+
+    def count() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    bench.begin()[0].run(steps(-1), count)
+    assert asked > 2 * wanted.num_steps
+    for moment in range(0, asked, 1 + asked // 25):
+        training, rng = bench.begin()
+        assert not training.run(steps(-1), steps(moment))
+        again, rng_again = bench.begin(99)
+        again.resume(stored(training.checkpoint()))
+        for one, chance in ((training, rng), (again, rng_again)):  # here, and in another process
+            assert one.run()
+            assert_same(one.result(finished=True), wanted)
+            assert chance.bit_generator.state == state
 
 
 def test_a_training_goes_on_in_the_same_object_too() -> None:
