@@ -11,7 +11,9 @@ import pytest
 
 from aggregator.adapters.preparing import prepare
 from aggregator.adapters.snapshot import INTERVAL_S, SnapshotKeeper, read_snapshot
+from aggregator.manifests import History, manifest_of
 from models import Model
+from protocol.messages import decode_manifest, encode
 from protocol.settings import ConfigurationError
 from tests.aggregator.harness import fresh, settings_with
 from tests.support.aggregators import write_config
@@ -57,6 +59,10 @@ def test_a_pipeline_that_feeds_the_model_is_part_of_what_the_store_is(tmp_path: 
     assert prepared.pipeline is not None
     assert prepared.founding.features == prepared.pipeline.to_data()
     assert prepared.founding.meaning == prepared.pipeline.digest
+    record = prepared.founding.begin()[0]
+    history = History(epoch="e" * 16, generation=1, issued=1)
+    manifest = manifest_of(prepared.settings, prepared.model, history, record)
+    assert decode_manifest(encode(manifest)).features == prepared.pipeline.to_data()
     assert (plain.pipeline, plain.founding.features, plain.founding.meaning) == (None, {}, "")
 
 
