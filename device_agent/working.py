@@ -107,7 +107,7 @@ class Working:
             return []
         self._parts.ledger.count("trainings_interrupted")
         self._parts.announce.news(now)
-        kept = "nothing" if event.kept_share is None else f"{event.kept_share:.0%}"
+        kept = "nothing" if event.kept_share is None else f"{event.kept_share:.1%}"
         fields: dict[str, object] = {"kept": kept}
         if event.rest_s > 0:
             fields["deadline_s"] = event.rest_s

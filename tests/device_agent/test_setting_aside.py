@@ -106,7 +106,7 @@ def test_after_a_deadline_it_rests_and_goes_on(own_s: float, rest_s: float, want
     driver = training(training=TrainingSettings(min_interval_s=own_s))
     commands = set_aside(driver, kept_share=0.4, rest_s=rest_s)
     (told,) = (command for command in commands if isinstance(command, do.Log))
-    assert told.fields == {"kept": "40%", "deadline_s": rest_s}
+    assert told.fields == {"kept": "40.0%", "deadline_s": rest_s}
     driver.wait(wanted_s - 1.0)
     assert len(driver.all(do.Train)) == 1
     driver.wait(1.0)
