@@ -19,6 +19,9 @@ from models.tflite.schema import SCHEMA_VERSION, TYPES_BY_NUMBER
 
 MAX_ELEMENTS = 2**31 - 1
 MAX_DIMENSIONS = 8
+_LISTS_IN_OPTIONS = (17, 30)
+"""Options that begin with a list, those of RESHAPE and SQUEEZE; nearly all others have numbers only."""
+
 T = TypeVar("T")
 
 OPTIONAL = -1
@@ -67,13 +70,16 @@ def examine(data: bytes) -> FileRecord:
     if root.number(0, "uint32") != SCHEMA_VERSION:
         raise TfliteError(f"a .tflite file of schema {root.number(0, 'uint32')}, known is {SCHEMA_VERSION}")
     buffers = [_buffer(table, len(data)) for table in root.tables(4)]
-    codes = len(root.tables(1))
+    codes = len([code.text(1) for code in root.tables(1)])
+    root.numbers(5, "int32")
+    root.text(3)
     subgraphs = root.tables(2)
     if not subgraphs:
         raise TfliteError("a .tflite file without a graph")
     counts: list[int] = []
     for position, table in reversed(list(enumerate(subgraphs))):
         tensors = tuple(_tensor(found, buffers) for found in table.tables(0))
+        table.text(4)
         inputs, outputs = _check_graph(table, tensors, codes, main=position == 0)
         counts.insert(0, len(tensors))
     _check_signatures(root, counts)
@@ -101,6 +107,8 @@ def _tensor(table: Table, buffers: list[Place]) -> TensorRecord:
     signature = table.numbers(7, "int32")
     if len(signature) not in {0, len(shape)}:
         raise TfliteError(f"tensor {name[:60]!r} has {len(shape)} dimensions, and {len(signature)} in its signature")
+    if table.table(6) is not None or table.place(9, 4) is not None:
+        raise TfliteError(f"tensor {name[:60]!r} is sparse, or of variants: that is not supported here")
     dtype = TYPES_BY_NUMBER.get(table.number(1, "int8"))
     data = _at(buffers, table.number(2, "uint32"), "buffer")
     if data.size and dtype is not None and data.size != math.prod(shape) * dtype.itemsize:
@@ -112,6 +120,9 @@ def _tensor(table: Table, buffers: list[Place]) -> TensorRecord:
 def _quantization(table: Table | None, name: str, shape: tuple[int, ...]) -> tuple[Place, Place]:
     if table is None:
         return Place(0, 0), Place(0, 0)
+    table.numbers(0, "float32")
+    table.numbers(1, "float32")
+    table.table(5)
     scales, zero_points = table.place(2, 4) or (0, 0), table.place(3, 8) or (0, 0)
     axis = table.number(6, "int32")
     count = scales[1]
@@ -138,13 +149,23 @@ def _check_graph(
         needed = _positions(node, 1, len(tensors), optional=True)
         made = _positions(node, 2, len(tensors))
         _positions(node, 8, len(tensors))  # intermediates
-        node.table(4)  # options: whole, whatever they are
+        _check_options(node)
         if not known.issuperset(needed):
             raise TfliteError(f"node {number} takes a tensor that nothing has made before")
         known.update(made)
     if not known.issuperset(outputs):
         raise TfliteError("an output of the graph is made by nothing")
     return inputs, outputs
+
+
+def _check_options(node: Table) -> None:
+    """Look at what an operator is told beside its tensors: whole, whatever it says."""
+    options = node.table(4)
+    if options is not None and node.number(3, "uint8") in _LISTS_IN_OPTIONS:
+        options.numbers(0, "int32")
+    node.place(5, 1)
+    node.place(7, 1)
+    node.table(12)
 
 
 def _positions(table: Table, slot: int, count: int, *, optional: bool = False) -> tuple[int, ...]:
@@ -157,9 +178,11 @@ def _positions(table: Table, slot: int, count: int, *, optional: bool = False) -
 def _check_signatures(root: Table, counts: list[int]) -> None:
     for signature in root.tables(7):
         tensors = _at(counts, signature.number(4, "uint32"), "graph")
+        key = signature.text(2)
         for entry in (*signature.tables(0), *signature.tables(1)):
+            name = entry.text(0)
             if entry.number(1, "uint32") >= tensors:
-                raise TfliteError(f"signature {signature.text(2)[:60]!r} names a tensor that is not there")
+                raise TfliteError(f"signature {key[:60]!r} has no tensor for {name[:60]!r}")
 
 
 def _at(items: Sequence[T], position: int, what: str) -> T:

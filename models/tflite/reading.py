@@ -108,7 +108,13 @@ class Table:
 
     def text(self, slot: int) -> str:
         """Return a string; empty when there is none. What is no UTF-8 is shown as such."""
-        start, count = self.place(slot, 1) or (0, 0)
+        found = self.place(slot, 1)
+        if found is None:
+            return ""
+        start, count = found
+        # Programs in C read until the zero behind it.
+        if self._source.unpack("<B", start + count):
+            raise TfliteError(f"damaged .tflite file: a text without an end at {start}")
         return self._source.data[start : start + count].decode(errors="replace")
 
     def _where(self, slot: int) -> int:
