@@ -121,6 +121,10 @@ class RegistryTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Parameters of so many newest versions; older ones keep their lineage but cannot be rolled back to."""
     keep_lineage: PositiveCount = 100_000
     """Lineage of so many newest versions."""
+    export_tflite: OptionalFilePath = ""
+    """Folder in which every version appears as a .tflite file; empty: none."""
+    keep_exports: PositiveCount = 10
+    """So many newest files."""
 
 
 class PaceTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

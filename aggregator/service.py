@@ -19,6 +19,7 @@ from aggregator.adapters.clocks import date_of_epoch
 from aggregator.adapters.committing import Committer, UnderWay
 from aggregator.adapters.control import Control
 from aggregator.adapters.errors import StoreDamaged, StoreError
+from aggregator.adapters.exporter import TfliteExporter
 from aggregator.adapters.inbox import Inbox, hollow
 from aggregator.adapters.opening import open_store
 from aggregator.adapters.preparing import Prepared
@@ -111,6 +112,8 @@ class Service:
         federation = settings.aggregator.federation
         self._snapshots = SnapshotKeeper(prepared.state_dir, federation, prepared.model, restored, prepared.meaning)
         self._snapshots.note(restored.version, restored.shelf)
+        self._exporter = TfliteExporter(settings.registry, prepared.model, federation, restored.epoch)
+        self._exporter.note(restored.version)
         self._timers = Timers(
             interval_s=settings.schedule.interval_s,
             cron=settings.schedule.cron,
@@ -155,6 +158,7 @@ class Service:
             self._link.stop(LINK_STOP_S)
             self._control.close()
             self._snapshots.write()
+            self._exporter.close()
             self._supervised.close()
         level = logging.ERROR if self._exit.code else logging.INFO
         log.log(level, f"ending: {self._exit.reason}")
@@ -351,6 +355,7 @@ class Service:
                 self._exit = self._exit or command
             case SaveAggregation(version=version, shelf=shelf) if version:
                 self._snapshots.note(version, shelf)
+                self._exporter.note(version)
 
     def _publish(self, message: Publish) -> None:
         taken = self._link.publish(

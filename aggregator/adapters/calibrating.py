@@ -12,8 +12,8 @@ import numpy as np
 
 from models import Dataset, Model, TfliteError
 from models.parameters import FloatArray
+from models.tflite.calibration import Ranges, Statistics, ranges_of
 from models.tflite.graph import Graph
-from models.tflite.quantizing import Ranges, Statistics, ranges_of
 
 DRAWN_ROWS = 1000
 """Examples that are drawn where there are only statistics."""

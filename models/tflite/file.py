@@ -16,10 +16,11 @@ import numpy as np
 from models.errors import TfliteError
 from models.network import Model
 from models.parameters import FloatArray
+from models.tflite.calibration import Scheme
 from models.tflite.checking import FileRecord, Place, examine
 from models.tflite.graph import Graph
 from models.tflite.lowering import lower
-from models.tflite.quantizing import Scheme, quantize
+from models.tflite.quantizing import quantize
 from models.tflite.writing import write
 
 FORMAT = 1
@@ -170,7 +171,7 @@ def _metadata(data: bytes, record: FileRecord, key: str) -> dict[str, Any]:
 def _scheme(data: bytes, record: FileRecord) -> dict[str, tuple[float, int]]:
     scheme = {}
     for tensor in record.tensors:
-        if tensor.data.size:
+        if tensor.data.size or tensor.dtype != np.int8:
             continue
         if (tensor.scales.size, tensor.zero_points.size) != (4, 8):
             raise TfliteError(f"{tensor.name[:60]!r} in the .tflite file is not quantized")

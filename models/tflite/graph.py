@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.parameters import FloatArray
-from models.tflite.schema import VALID, Fused, Operator
+from models.tflite.schema import SAME, VALID, Fused, Operator
 
 Shape = tuple[int, ...]
+
+MAX_CONCATENATED = 10
+"""The runtime of microcontrollers takes no more at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,8 @@ class Node:
     inputs: tuple[int, ...]
     output: int
     options: Mapping[str, int | float | bool] = field(default_factory=dict)
+    exact: bool = False
+    """Stays in float32 when the rest goes to int8, which would not be good enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Graph:
     output: int
     input_name: str
     output_name: str
+    alike: Mapping[int, int] = field(default_factory=dict)
+    """Activations, and the earlier one of whose kind they are: int8 gives them the same scale."""
 
 
 class Drawing:
@@ -67,11 +74,22 @@ class Drawing:
         self.tensors: list[Tensor] = []
         self.nodes: list[Node] = []
         self._constants: dict[str, int] = {}
+        self._alike: dict[int, int] = {}
+        self._roles: dict[str, int] = {}
+        self.exact = False
+        """Whether the nodes that are drawn now stay in float32."""
         self.input = self._add(Tensor("x", (1, inputs), "float32"))
 
     def finish(self, output: int, output_name: str) -> Graph:
         """Return the graph that ends with ``output``."""
-        return Graph(tuple(self.tensors), tuple(self.nodes), self.input, output, "x", output_name)
+        return Graph(tuple(self.tensors), tuple(self.nodes), self.input, output, "x", output_name, self._alike)
+
+    def liken(self, role: str, tensor: int) -> int:
+        """Give all activations of one role the same scale in int8; return the tensor."""
+        first = self._roles.setdefault(role, tensor)
+        if tensor != first:
+            self._alike[tensor] = first
+        return tensor
 
     def shape(self, tensor: int) -> Shape:
         """Return a tensor's shape, the batch as 1."""
@@ -86,31 +104,42 @@ class Drawing:
 
     def dense(self, name: str, x: int, weight: int, bias: int, *, relu: bool = False) -> int:
         """``x @ weight.T + bias`` along the last dimension of ``x (n, inputs)``."""
-        shape = (1, self.shape(weight)[0])
+        shape = (self.shape(x)[0], self.shape(weight)[0])
         return self._node(name, Operator.FULLY_CONNECTED, (x, weight, bias), shape, fused=_fused(relu))
 
     def convolve(
-        self, name: str, x: int, weight: int, bias: int, *, strides: tuple[int, int] = (1, 1), relu: bool = False
+        self, name: str, x: int, weight: int, bias: int, strides: tuple[int, int], *, same: bool, relu: bool = False
     ) -> int:
-        """Slide ``weight (outputs, height, width, inputs)`` over ``x (n, height, width, inputs)``, unpadded."""
-        _, height, width, _ = self.shape(x)
-        outputs, kernel_h, kernel_w, _ = self.shape(weight)
-        shape = (1, (height - kernel_h) // strides[0] + 1, (width - kernel_w) // strides[1] + 1, outputs)
-        options = {"padding": VALID, "stride_h": strides[0], "stride_w": strides[1], "fused": _fused(relu)}
-        return self._node(name, Operator.CONV_2D, (x, weight, bias), shape, **options)
+        """Slide ``weight (outputs, height, width, inputs)`` over ``x (n, height, width, inputs)``.
 
-    def pool(self, name: str, kind: Operator, x: int, window: tuple[int, int], strides: tuple[int, int]) -> int:
-        """Maximum or mean of each window of the images, unpadded."""
+        With ``same`` zeros are around, the odd one behind, so that ``ceil(size / stride)`` positions come out.
+        """
+        _, height, width, _ = self.shape(x)
+        outputs, *kernel, _ = self.shape(weight)
+        sizes = zip((height, width), kernel, strides, strict=True)
+        out = [-(-size // step) if same else (size - taps) // step + 1 for size, taps, step in sizes]
+        options = {"stride_h": strides[0], "stride_w": strides[1], "fused": _fused(relu)}
+        padding = SAME if same else VALID
+        return self._node(name, Operator.CONV_2D, (x, weight, bias), (1, *out, outputs), padding=padding, **options)
+
+    def pool(self, name: str, kind: Operator, x: int, window: tuple[int, int]) -> int:
+        """Maximum or mean of each window of the images; windows lie side by side, an incomplete one is dropped."""
         _, height, width, channels = self.shape(x)
-        shape = (1, (height - window[0]) // strides[0] + 1, (width - window[1]) // strides[1] + 1, channels)
-        sizes = {"stride_h": strides[0], "stride_w": strides[1], "filter_h": window[0], "filter_w": window[1]}
+        shape = (1, height // window[0], width // window[1], channels)
+        sizes = {"stride_h": window[0], "stride_w": window[1], "filter_h": window[0], "filter_w": window[1]}
         return self._node(name, kind, (x,), shape, padding=VALID, **sizes)
 
-    def pad(self, name: str, x: int, before_after: Sequence[tuple[int, int]]) -> int:
-        """Add zeros around; one pair for each dimension."""
-        amounts = self.constant(f"{name}.amounts", np.array(before_after, np.int32))
-        shape = tuple(size + low + high for size, (low, high) in zip(self.shape(x), before_after, strict=True))
-        return self._node(name, Operator.PAD, (x, amounts), shape)
+    def concatenate(self, name: str, parts: Sequence[int]) -> int:
+        """Rows of features, one behind the other."""
+        level = 0
+        while len(parts) > MAX_CONCATENATED:
+            groups = [parts[start : start + MAX_CONCATENATED] for start in range(0, len(parts), MAX_CONCATENATED)]
+            parts = [self.concatenate(f"{name}.{level}.{number}", group) for number, group in enumerate(groups)]
+            level += 1
+        if len(parts) == 1:
+            return parts[0]
+        width = sum(self.shape(part)[1] for part in parts)
+        return self._node(name, Operator.CONCATENATION, tuple(parts), (1, width), axis=1)
 
     def reshape(self, name: str, x: int, shape: Shape) -> int:
         """Read the same values as ``(n, *shape)``; where that is another ``n``, because a dimension joins the batch."""
@@ -151,7 +180,7 @@ class Drawing:
 
     def _node(self, name: str, operator: Operator, inputs: tuple[int, ...], shape: Shape, **options: float) -> int:
         output = self._add(Tensor(name, shape, "float32"))
-        self.nodes.append(Node(operator, inputs, output, options))
+        self.nodes.append(Node(operator, inputs, output, options, self.exact))
         return output
 
     def _add(self, tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.parameters import FloatArray
 from models.tflite.graph import Graph
-from models.tflite.schema import Fused, Operator
+from models.tflite.schema import SAME, Fused, Operator
 
 Options = Mapping[str, Any]
 Array = NDArray[Any]
@@ -69,8 +69,17 @@ def _windows(x: Array, size: tuple[int, int], options: Options) -> Array:
 def _convolve(inputs: list[Array], options: Options) -> Array:
     x, weight, bias = inputs
     _, height, width, _ = weight.shape
+    if options["padding"] == SAME:
+        around = (_around(x.shape[1], height, options["stride_h"]), _around(x.shape[2], width, options["stride_w"]))
+        x = np.pad(x, ((0, 0), *around, (0, 0)))
     windows = _windows(x, (height, width), options)
     return _fuse(np.tensordot(windows, weight, axes=((3, 4, 5), (3, 1, 2))) + bias, options)
+
+
+def _around(size: int, taps: int, step: int) -> tuple[int, int]:
+    """Return the zeros in front and behind, the odd one behind."""
+    missing = max((-(-size // step) - 1) * step + taps - size, 0)
+    return missing // 2, missing - missing // 2
 
 
 def _pool(reduce: Callable[..., Array]) -> Callable[[list[Array], Options], Array]:
@@ -112,6 +121,7 @@ def _slice(inputs: list[Array], options: Options) -> Array:
 _OPERATORS: dict[Operator, Callable[[list[Array], Options], Array]] = {
     Operator.ADD: _combine(np.add),
     Operator.AVERAGE_POOL_2D: _pool(np.mean),
+    Operator.CONCATENATION: lambda inputs, options: np.concatenate(inputs, axis=options["axis"]),
     Operator.CONV_2D: _convolve,
     Operator.FULLY_CONNECTED: _fully_connected,
     Operator.LOGISTIC: _each(_logistic),
@@ -120,7 +130,6 @@ _OPERATORS: dict[Operator, Callable[[list[Array], Options], Array]] = {
     Operator.RESHAPE: lambda inputs, _options: inputs[0].reshape(inputs[1]),
     Operator.SOFTMAX: _each(_softmax),
     Operator.TANH: _each(np.tanh),
-    Operator.PAD: lambda inputs, _options: np.pad(inputs[0], inputs[1]),
     Operator.MEAN: lambda inputs, _options: inputs[0].mean(axis=tuple(inputs[1]), keepdims=True),
     Operator.SUB: _combine(np.subtract),
     Operator.STRIDED_SLICE: _slice,

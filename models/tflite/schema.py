@@ -29,7 +29,9 @@ class Operator(IntEnum):
 
     ADD = 0
     AVERAGE_POOL_2D = 1
+    CONCATENATION = 2
     CONV_2D = 3
+    DEQUANTIZE = 6
     FULLY_CONNECTED = 9
     LOGISTIC = 14
     MAX_POOL_2D = 17
@@ -37,12 +39,12 @@ class Operator(IntEnum):
     RESHAPE = 22
     SOFTMAX = 25
     TANH = 28
-    PAD = 34
     MEAN = 40
     SUB = 41
     STRIDED_SLICE = 45
     RSQRT = 76
     SQUARED_DIFFERENCE = 99
+    QUANTIZE = 114
 
 
 class Fused(IntEnum):
@@ -93,17 +95,19 @@ _SLICE: dict[str, tuple[int, str, float]] = {
 OPTIONS: dict[Operator, OptionTable] = {
     Operator.ADD: OptionTable(11, _FUSED_ONLY),
     Operator.AVERAGE_POOL_2D: OptionTable(5, _POOL),
+    Operator.CONCATENATION: OptionTable(10, {"axis": (0, "int32", 0), "fused": (1, "int8", 0)}),
     Operator.CONV_2D: OptionTable(1, _CONV),
+    Operator.DEQUANTIZE: OptionTable(38, {}),
     Operator.FULLY_CONNECTED: OptionTable(8, _FUSED_ONLY),
     Operator.MAX_POOL_2D: OptionTable(5, _POOL),
     Operator.MUL: OptionTable(21, _FUSED_ONLY),
     Operator.RESHAPE: OptionTable(17, {}),
     Operator.SOFTMAX: OptionTable(9, {"beta": (0, "float32", 0.0)}),
-    Operator.PAD: OptionTable(22, {}),
     Operator.MEAN: OptionTable(27, {"keep_dims": (0, "bool", 0)}),
     Operator.SUB: OptionTable(28, _FUSED_ONLY),
     Operator.STRIDED_SLICE: OptionTable(32, _SLICE),
     Operator.SQUARED_DIFFERENCE: OptionTable(76, {}),
+    Operator.QUANTIZE: OptionTable(89, {}),
 }
 """Operators without a line here (LOGISTIC, TANH, RSQRT) have no options."""
 
@@ -131,7 +135,9 @@ TYPES_BY_NUMBER: dict[int, np.dtype[np.generic]] = {
 VERSIONS: dict[Operator, tuple[int, int]] = {
     Operator.ADD: (1, 2),
     Operator.AVERAGE_POOL_2D: (1, 2),
+    Operator.CONCATENATION: (1, 2),
     Operator.CONV_2D: (1, 3),
+    Operator.DEQUANTIZE: (2, 2),
     Operator.FULLY_CONNECTED: (1, 4),
     Operator.LOGISTIC: (1, 2),
     Operator.MAX_POOL_2D: (1, 2),
@@ -139,11 +145,11 @@ VERSIONS: dict[Operator, tuple[int, int]] = {
     Operator.RESHAPE: (1, 1),
     Operator.SOFTMAX: (1, 2),
     Operator.TANH: (1, 2),
-    Operator.PAD: (1, 2),
     Operator.MEAN: (1, 2),
     Operator.SUB: (1, 2),
     Operator.STRIDED_SLICE: (1, 2),
     Operator.RSQRT: (1, 2),
     Operator.SQUARED_DIFFERENCE: (1, 2),
+    Operator.QUANTIZE: (1, 1),
 }
 """First versions of the operators that take float32, and int8: a runtime that is too old refuses by them."""

@@ -16,6 +16,10 @@ from aggregator.adapters.control import CommandRequest, RollbackRequest, StatusR
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 from device_agent.adapters.model_cache import ModelCache
 from fedmq.examples import AGENT_TOML, AGGREGATOR_TOML
+from models import build
+from models.tflite.calibration import ranges_of, scheme_of
+from models.tflite.file import TfliteModel
+from models.tflite.lowering import lower
 from protocol import bundles, tensors
 from protocol.adapters.key_files import new_sealing_key, new_signing_key
 from protocol.adapters.packets import puback, publish_head
@@ -52,6 +56,7 @@ def _seeds() -> Iterator[tuple[str, str, bytes]]:
     yield from _vectors()
     yield from _texts()
     yield from _files()
+    yield from _networks()
     yield from _secured()
 
 
@@ -131,6 +136,15 @@ def _files() -> Iterator[tuple[str, str, bytes]]:
         )
         write_snapshot(Path(folder), snapshot)
         yield "snapshot", "sample", (Path(folder) / SNAPSHOT_NAME).read_bytes()
+
+
+def _networks() -> Iterator[tuple[str, str, bytes]]:
+    model = build({"kind": "mlp", "inputs": 3, "hidden": [4], "outputs": 2, "activation": "tanh"})
+    parameters = model.init(np.random.default_rng(0))
+    graph = lower(model, parameters)
+    scheme = scheme_of(graph, ranges_of(graph, np.eye(3, dtype=np.float32)))
+    yield "tflite", "float32", TfliteModel.export(model, parameters).data
+    yield "tflite", "int8", TfliteModel.export(model, parameters, scheme=scheme).data
 
 
 def _secured() -> Iterator[tuple[str, str, bytes]]:

@@ -18,7 +18,8 @@ from aggregator.adapters.snapshot import SNAPSHOT_NAME, read_snapshot
 from aggregator.configuration import AggregatorSettings
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.settings import AgentSettings
-from models import FeaturesError, Pipeline, PlanError, SpecError, TrainingPlan, build
+from models import FeaturesError, Pipeline, PlanError, SpecError, TfliteError, TrainingPlan, build
+from models.tflite.checking import examine
 from protocol import bundles, messages, tensors
 from protocol.adapters import packets
 from protocol.adapters.configuration import ConfigurationError, load
@@ -202,6 +203,7 @@ TARGETS: dict[str, Target] = {
     "agent-toml": Target(_configuration(AgentSettings), (ConfigurationError,), most_words=200_000),
     "aggregator-toml": Target(_configuration(AggregatorSettings), (ConfigurationError,), most_words=200_000),
     "model-file": Target(lambda payload: read_model(io.BytesIO(payload)), (CacheError,), most_words=800),
+    "tflite": Target(examine, (TfliteError,), most_words=800),
     "snapshot": Target(_snapshot, ()),
     "request": Target(_REQUEST.decode, (msgspec.DecodeError, RecursionError, UnicodeDecodeError), most_words=100_000),
     "aggregator-core": Target(_aggregator, (), "*"),

@@ -11,9 +11,9 @@ import pytest
 
 from models import TfliteError, build
 from models.tflite import schema
+from models.tflite.calibration import Scheme, ranges_of, scheme_of
 from models.tflite.file import ORIGIN_KEY, Origin, TfliteModel
 from models.tflite.lowering import lower
-from models.tflite.quantizing import Scheme, ranges_of, scheme_of
 from models.tflite.schema import OPTIONS, TENSOR_TYPES, Operator
 from tests.models.examples import SPECS, model_and_data
 

@@ -1,0 +1,76 @@
+"""A ``.tflite`` file of others is first run in a process of its own: what kills that has not killed us."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import TfliteError
+from models.tflite.adapters.files import read_file
+from models.tflite.checking import examine
+from models.tflite.runtime import RuntimeUnavailable, load_runtime
+
+TRIAL_S = 30.0
+"""Loading a runtime takes a second on a slow board, and one prediction should be sooner."""
+
+MAX_BYTES = 2**30
+"""Address space that the trial may take beyond the file."""
+
+_CPU_S = 60
+
+
+def try_out(path: Path, timeout_s: float = TRIAL_S) -> None:
+    """Load the file and predict for zeros, elsewhere; raise ``TfliteError`` when that fails, hangs or dies.
+
+    Costs a process that loads a runtime, so remember the answer by the file's digest. A file that passes can still
+    fail with other inputs; it has shown that it is no damaged or hostile one. Raise ``OSError`` when it cannot be read.
+    """
+    examine(read_file(path))
+    command = [sys.executable, "-m", __name__, str(path.resolve())]
+    with tempfile.TemporaryFile() as said:
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+                command, timeout=timeout_s, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, check=False
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise TfliteError(f"{path} was tried in a process of its own and did not end in {timeout_s:g} s") from exc
+        said.seek(0)
+        lines = said.read(2**16).decode(errors="replace").strip().splitlines()
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise TfliteError(f"{path} was tried in a process of its own, which died of {name}: it is damaged")
+    if done.returncode:
+        raise TfliteError(f"{path} was tried in a process of its own: {lines[-1][:300] if lines else 'it failed'}")
+
+
+def main(path: Path) -> int:
+    """Load and predict once; return the exit code."""
+    data = read_file(path)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    try:
+        runtime = load_runtime()
+        limit = MAX_BYTES + 4 * len(data)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        interpreter = runtime.interpreter(data)
+        interpreter.allocate_tensors()
+        for details in interpreter.get_input_details():
+            interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
+        interpreter.invoke()
+        for details in interpreter.get_output_details():
+            interpreter.get_tensor(details["index"])
+        interpreter.get_signature_list()
+    except (RuntimeUnavailable, ValueError, RuntimeError, MemoryError, TypeError) as exc:
+        sys.stdout.write(f"{str(exc) or type(exc).__name__}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
