@@ -6,14 +6,14 @@ import hashlib
 import json
 import platform
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from device_agent.adapters.data import DataFileError, Samples, fingerprint, load_samples
+from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.sitting import Sitting
+from device_agent.adapters.supply import Supply
 from device_agent.events import (
     EvaluationDone,
     Fault,
@@ -27,7 +27,6 @@ from device_agent.keeping import Origin
 from models import (
     CheckpointError,
     DataError,
-    Dataset,
     FeaturesError,
     Model,
     Pipeline,
@@ -79,7 +78,7 @@ class Word(Protocol):
 
 
 class Workbench:
-    """Keeps the samples between tasks; reads them again when the file is another one."""
+    """Does one task after the other; keeps model and samples between them."""
 
     def __init__(self, settings: AgentSettings, keeper: Keeper, tell: Callable[[Event], object]) -> None:
         """``tell`` is given what happens while a task is under way."""
@@ -88,10 +87,7 @@ class Workbench:
         self._tell = tell
         self.sitting: Sitting | None = None
         """The training under way."""
-        self._path = Path(settings.data.path)
-        self._samples: Samples | None = None
-        self._samples_of: tuple[Any, ...] = ()
-        self._samples_digest = ""
+        self._supply = Supply(settings)
         self._model: Model | None = None
         self._model_of: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._pipeline: Pipeline | None = None
@@ -115,7 +111,10 @@ class Workbench:
         """Measure the model in the file on the holdout."""
         try:
             model, parameters = self._read(task.manifest, file)
-            metrics = model.evaluate(parameters, self._holdout(model)).summary()
+            holdout = self._samples(model).holdout
+            if holdout is None:
+                raise _TaskError("there are no held-out samples to evaluate on", "data")  # noqa: TRY301 - as the rest
+            metrics = model.evaluate(parameters, holdout).summary()
             return EvaluationDone(task=task.task, metrics=metrics)
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
@@ -124,7 +123,7 @@ class Workbench:
         manifest = task.manifest
         model, parameters = self._read(manifest, file)
         plan = _plan(manifest)
-        samples = self._load(model)
+        samples = self._samples(model, self._keeper.upto(manifest.epoch, manifest.version))
         if word.stopped():
             return TaskStopped(task=task.task)
         before = model.evaluate(parameters, samples.holdout).summary() if samples.holdout else {}
@@ -164,7 +163,7 @@ class Workbench:
 
         def new() -> tuple[Training, np.random.Generator]:
             rng = self._rng(task.manifest, task.contribution)
-            return Training(model, parameters, self._load(model).train, plan, rng), rng
+            return Training(model, parameters, self._supply.held.train, plan, rng), rng
 
         found, reason = self._keeper.find(self._origin(task, model, plan))
         training, rng = new()
@@ -194,7 +193,6 @@ class Workbench:
 
     def _origin(self, task: Train, model: Model, plan: TrainingPlan) -> Origin:
         manifest, device = task.manifest, self._settings.device
-        samples = self._load(model)
         return Origin(
             federation=device.federation,
             device=device.id,
@@ -206,8 +204,8 @@ class Workbench:
             model=hashlib.sha256(json.dumps(model.spec, sort_keys=True).encode()).hexdigest(),
             plan=plan.to_data(),
             seed=self._settings.training.seed,
-            samples=self._samples_digest,
-            upto=samples.upto,
+            samples=self._supply.digest,
+            upto=self._supply.held.upto,
             software=SOFTWARE,
         )
 
@@ -245,24 +243,11 @@ class Workbench:
             raise _TaskError("the model spec leads to another layout than the manifest names", "model")
         return self._model
 
-    def _load(self, model: Model) -> Samples:
-        wanted = (fingerprint(self._path), model.layout.digest, model.task)
-        if self._samples is None or self._samples_of != wanted:
-            # The old ones go first: both at once may be more than the board has.
-            self._samples = None
-            try:
-                self._samples = load_samples(self._path, self._settings.data, model)
-            except DataFileError as exc:
-                raise _TaskError(str(exc), "data") from exc
-            self._samples_of = wanted
-            self._samples_digest = _digest_of_samples(self._samples.train)
-        return self._samples
-
-    def _holdout(self, model: Model) -> Dataset:
-        holdout = self._load(model).holdout
-        if holdout is None:
-            raise _TaskError("there are no held-out samples to evaluate on", "data")
-        return holdout
+    def _samples(self, model: Model, upto: int | None = None) -> Samples:
+        try:
+            return self._supply.begin(model, self._pipeline, upto)
+        except DataFileError as exc:
+            raise _TaskError(str(exc), "data") from exc
 
     def _rng(self, manifest: Manifest, contribution: int) -> np.random.Generator:
         device = zlib.crc32(self._settings.device.id.encode())
@@ -271,14 +256,6 @@ class Workbench:
 
 def _digest(parameters: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest()
-
-
-def _digest_of_samples(data: Dataset) -> str:
-    """Return what changes when the examples do. It costs little beside the reading of them."""
-    found = hashlib.blake2b(f"{data.x.shape} {data.y.shape} {data.y.dtype}".encode(), digest_size=16)
-    for array in (data.x, data.y):
-        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-    return found.hexdigest()
 
 
 def _plan(manifest: Manifest) -> TrainingPlan:

@@ -1,0 +1,77 @@
+"""The samples that tasks work on: read when they are others than before, and the same throughout a task.
+
+Imports NumPy: only the trainer's thread imports this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from device_agent.adapters.collected import collect
+from device_agent.adapters.data import DataFileError, Samples, fingerprint, load_samples
+from device_agent.sensing.adapters.reading import Extent, SamplesError, extent_of
+
+if TYPE_CHECKING:
+    from device_agent.settings import AgentSettings
+    from models import Dataset, Model, Pipeline
+
+
+class Supply:
+    """Holds the samples of a file, or of the sample store."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.digest = ""
+        """Of the examples that are trained on."""
+        self._settings = settings
+        self._samples: Samples | None = None
+        self._of: tuple[object, ...] = ()
+
+    def begin(self, model: Model, pipeline: Pipeline | None, upto: int | None = None) -> Samples:
+        """Return what is there now, for a task that begins; raise ``DataFileError``.
+
+        ``upto``: with sources, only rows up to this number.
+        """
+        extent = self._extent(pipeline) if self._settings.sources else None
+        path = Path(self._settings.data.path)
+        seen = fingerprint(path) if extent is None else (extent, extent.newest if upto is None else upto)
+        described = None if pipeline is None else pipeline.to_data()
+        wanted = (seen, model.layout.digest, model.task, described)
+        if self._samples is None or self._of != wanted:
+            # The old ones go first: both at once may be more than the board has.
+            self._samples = None
+            if extent is None or pipeline is None:
+                self._samples = load_samples(path, self._settings.data, model)
+            else:
+                self._samples = collect(self._settings, pipeline, model, extent, upto)
+            self._of = wanted
+            self.digest = _digest(self._samples.train)
+        return self._samples
+
+    @property
+    def held(self) -> Samples:
+        """What the task under way works on; ``begin`` has been called."""
+        assert self._samples is not None  # noqa: S101 - a task begins with it
+        return self._samples
+
+    def _extent(self, pipeline: Pipeline | None) -> Extent:
+        if pipeline is None:
+            raise DataFileError(
+                "this device has sources, and the federation does not say how rows become examples: it needs "
+                "[features] in aggregator.toml, or this device a file of ready examples (path in [data], no sources)"
+            )
+        try:
+            return extent_of(Path(self._settings.device.state_dir))
+        except SamplesError as exc:
+            raise DataFileError(f"samples: {exc}") from exc
+
+
+def _digest(data: Dataset) -> str:
+    """Return what changes when the examples do. It costs little beside the reading of them."""
+    found = hashlib.blake2b(f"{data.x.shape} {data.y.shape} {data.y.dtype}".encode(), digest_size=16)
+    for array in (data.x, data.y):
+        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return found.hexdigest()
