@@ -7,46 +7,68 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.support.processes import one_thread
 from benchmarks.support.report import Options, Row, Target, paired, progress, run, spread
 
 _BATCH = 32
-SHAPES = [(64, 32, 10), (561, 200, 6)]
-_STEPS = 2000
+NETWORKS = {
+    "mlp 64-32-10": (2000, 0.5),
+    "mlp 561-200-6": (2000, 0.5),
+    "image_cnn": (100, 0.8),
+    "image_cnn of McMahan et al.": (40, 0.8),
+    "series_cnn": (100, 0.8),
+    "gru": (40, 1.2),
+}
+"""Steps to measure, and the target."""
 
 
-def step_us(python: str, program: str, shape: Sequence[int], steps: int) -> float:
-    """Return the median microseconds of a step, measured by a program of its own with one thread."""
+def step(python: str, program: str, network: str, steps: int) -> tuple[float, float]:
+    """Return the median microseconds of a step and the peak in MB, measured by a program of its own with one thread."""
     script = Path(__file__).parent / "support" / program
-    arguments = [python, str(script), *(str(number) for number in shape), str(_BATCH), str(steps)]
     root = str(Path(__file__).resolve().parent.parent)
     done = subprocess.run(
-        arguments, check=True, capture_output=True, text=True, env={**one_thread(), "PYTHONPATH": root}
+        [python, str(script), network, str(_BATCH), str(steps)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**one_thread(), "PYTHONPATH": root},
     )
-    return float(done.stdout)
+    time_us, peak_mb = done.stdout.split()
+    return float(time_us), float(peak_mb)
 
 
 def measure(options: Options) -> list[Row]:
-    """Measure every shape, NumPy and PyTorch in turns."""
+    """Measure every network, NumPy and PyTorch in turns."""
     torch_python = _torch_python(options.extra.torch_python)
     rows = []
-    for shape in SHAPES:
-        name = f"training step, MLP {'-'.join(map(str, shape))}, batch {_BATCH}"
+    for network, (steps, target) in NETWORKS.items():
+        name = f"training step, {network}, batch {_BATCH}"
         ours, theirs = [], []
         for _ in range(options.repeat):
             progress(name)
-            ours.append(step_us(sys.executable, "numpy_step.py", shape, _STEPS))
+            ours.append(step(sys.executable, "numpy_step.py", network, steps))
             if torch_python:
-                theirs.append(step_us(torch_python, "torch_step.py", shape, _STEPS))
-        if theirs:
-            rows.append(paired(f"{name}, against PyTorch", ours, theirs, "us", target=Target(0.5, of_ratio=True)))
-        else:
-            middle = sorted(ours)[len(ours) // 2]
-            rows.append(Row(what=f"{name} (PyTorch is not installed)", value=middle, unit="us", spread=spread(ours)))
+                theirs.append(step(torch_python, "torch_step.py", network, steps))
+        rows += _rows(name, ours, theirs, Target(target, of_ratio=True))
     return rows
+
+
+def _rows(name: str, ours: list[tuple[float, float]], theirs: list[tuple[float, float]], target: Target) -> list[Row]:
+    times, peaks = ([figures[part] for figures in ours] for part in (0, 1))
+    if theirs:
+        against = [figures[0] for figures in theirs]
+        memory = [figures[1] for figures in theirs]
+        return [
+            paired(f"{name}, against PyTorch", times, against, "us", target=target),
+            paired(f"{name}: peak of the process", peaks, memory, "MB"),
+        ]
+    middle = len(ours) // 2
+    return [
+        Row(what=f"{name} (PyTorch is not installed)", value=sorted(times)[middle], unit="us", spread=spread(times)),
+        Row(what=f"{name}: peak of the process", value=sorted(peaks)[middle], unit="MB", spread=spread(peaks)),
+    ]
 
 
 def _torch_python(given: str | None) -> str | None:

@@ -137,6 +137,8 @@ class NetworkSpec:
             )
         if self.task == "reconstruction" and self.outputs != self.inputs:
             raise SpecError(f"model: its last layer gives {self.outputs} outputs, allowed are the {self.inputs} inputs")
+        if not self.size:
+            raise SpecError("model: its layers have no parameters: there is nothing to learn")
         for what, found, allowed in (
             ("size", f"{self.size} parameters", MAX_PARAMETERS if self.size > MAX_PARAMETERS else 0),
             ("memory", f"{self.kept} values per example", MAX_KEPT if self.kept > MAX_KEPT else 0),
@@ -198,12 +200,13 @@ class _Values:
         self.filters = (
             fields.integers("filters", 1, MAX_WIDTH, _MOST_FILTERS, default=usual) if "filters" in keys else none
         )
-        self.kernel = fields.integer("kernel", 1, 15, 5) if "kernel" in keys else 0
+        self.kernel = fields.integer("kernel", 1, 15, _KERNEL[kind]) if "kernel" in keys else 0
         self.units = fields.integers("units", 1, MAX_WIDTH, _MOST_UNITS, default=(64,)) if "units" in keys else none
         self.dropout = fields.number("dropout", 0.0, 0.95, 0.0) if "dropout" in keys else 0.0
         self.standardize = fields.boolean("standardize", default=False) if "standardize" in keys else False
 
 
+_KERNEL: dict[Kind, int] = {"image_cnn": 3, "series_cnn": 5}
 _FILTERS: dict[Kind, tuple[int, ...]] = {"image_cnn": (16, 32), "series_cnn": (32, 64, 64)}
 
 

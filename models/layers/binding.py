@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.layers.base import BoundLayer, Layer, Tie
-from models.layers.convolution import Convolution
+from models.layers.convolution import MOST_POOLED_LINES, Convolution
 from models.layers.normalization import Standardize
 from models.layers.pooling import Pooling
 
@@ -19,7 +19,7 @@ def bind_all(layers: Sequence[Layer], tie: Tie) -> list[BoundLayer]:
         layer = layers[position]
         following = layers[position + 1] if position + 1 < len(layers) else None
         own = replace(tie, first=first)
-        if isinstance(layer, Convolution) and isinstance(following, Pooling) and following.largest:
+        if isinstance(layer, Convolution) and isinstance(following, Pooling) and _together(following):
             bound.append(layer.bind_with_pooling(own, following.size))
             position += 1
         else:
@@ -27,3 +27,7 @@ def bind_all(layers: Sequence[Layer], tie: Tie) -> list[BoundLayer]:
         first = first and (not layer.entries or isinstance(layer, Standardize))
         position += 1
     return bound
+
+
+def _together(pooling: Pooling) -> bool:
+    return pooling.largest and pooling.size[0] <= MOST_POOLED_LINES

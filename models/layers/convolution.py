@@ -18,6 +18,9 @@ Padding: TypeAlias = Literal["same", "valid"]
 CHUNK_FLOATS = 2**17
 """Of unrolled input at a time, 512 KB: what is multiplied next is still in the cache, and memory stays small."""
 
+MOST_POOLED_LINES = 4
+"""Pooling over more lines is left to a layer of its own: at least a line of windows is unrolled at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
@@ -66,9 +69,10 @@ class Convolution:
 
     @property
     def kept(self) -> int:
-        """The output, and the input with its padding."""
-        padded = zip(self.input_shape[:-1], self.kernel, strict=True)
-        return math.prod(self.output_shape) + math.prod(size + k for size, k in padded) * self.input_shape[-1]
+        """The output, the input with its padding, and as many columns as have to be unrolled at once."""
+        padded = math.prod(size + k for size, k in zip(self.input_shape[:-1], self.kernel, strict=True))
+        lines = MOST_POOLED_LINES * self.fan_in * math.prod(self.output_shape[1:-1])
+        return math.prod(self.output_shape) + padded * self.input_shape[-1] + lines
 
     @property
     def work(self) -> int:
@@ -137,6 +141,7 @@ class _Bound:
         longest = self._unrolled.longest
         tie.buffers.reserve("columns", layer.fan_in * longest)
         tie.buffers.reserve("raw", layer.filters * longest)
+        tie.buffers.reserve("lines", layer.filters * longest // step)
         self._more = np.empty(taps, np.float32) if len(self._unrolled.chunks) > 1 else self._weight_gradient
         self._downstream = ""
         if not tie.first:

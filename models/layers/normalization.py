@@ -49,8 +49,8 @@ class GroupNorm:
 
     @property
     def kept(self) -> int:
-        """The normalized values, and the output."""
-        return 2 * math.prod(self.input_shape)
+        """The normalized values, the output, and products on the way back."""
+        return 3 * math.prod(self.input_shape)
 
     @property
     def work(self) -> int:

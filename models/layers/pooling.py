@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.layers.base import BoundLayer, Plain, Shape, Tie, lying
 from models.parameters import FloatArray
@@ -15,45 +16,66 @@ _IMAGE = 3
 
 
 class Winners:
-    """Which value of each pooling window is the largest, the first of equals: the gradient goes there alone.
+    """Which value of each pooling window is the largest: the gradient goes there alone.
 
-    Value by value against the largest so far; where one is greater is remembered, a byte for each. Backwards, the last
-    one that was greater takes the gradient, and leaves zero for the ones before it.
+    First the lines of a window are compared, all along, then what is left of its columns: long runs in memory, and
+    half of the comparisons. Where a value is greater than the ones before it is remembered, a byte for each; so of
+    equal values the first one of the first column wins. Backwards, the last one that was greater takes the gradient,
+    and leaves zero for the ones before it.
     """
 
-    def __init__(self, pooled: Shape, pool: tuple[int, int]) -> None:
-        """``pooled`` is ``(channels, height, width, rows)``."""
-        self._places = [(i, j) for i in range(pool[0]) for j in range(pool[1])]
-        self._pool = pool
-        self._width = pooled[2]
-        self._greater = [np.empty(pooled, np.bool_) for _ in self._places[1:]]
+    def __init__(self, pooled: Shape, pool: tuple[int, int], width: int) -> None:
+        """``pooled`` is ``(channels, height, width, rows)``; ``width`` is that of the values to be pooled."""
+        channels, height, small, rows = pooled
+        self._down, self._right = pool
+        self._width = small
+        self._lower = [np.empty((channels, height, width, rows), np.bool_) for _ in range(1, pool[0])]
+        self._later = [np.empty(pooled, np.bool_) for _ in range(1, pool[1])]
 
-    def find(self, x: FloatArray, rows: slice, largest: FloatArray) -> None:
-        """Write the largest values of ``x``, whose pooled rows are ``rows``, into ``largest``."""
-        values = [self._at(x, place, largest.shape[1]) for place in self._places]
-        if len(values) == 1:
-            np.copyto(largest, values[0])
-            return
-        np.greater(values[1], values[0], out=self._greater[0][:, rows])
-        np.maximum(values[0], values[1], out=largest)
-        for greater, value in zip(self._greater[1:], values[2:], strict=True):
-            np.greater(value, largest, out=greater[:, rows])
-            np.maximum(largest, value, out=largest)
+    def find(self, x: FloatArray, rows: slice, work: FloatArray, largest: FloatArray) -> None:
+        """Write the largest values of ``x``, whose pooled rows are ``rows``, into ``largest``.
 
-    def spread(self, upstream: FloatArray, rows: slice, x: FloatArray) -> None:
+        ``work`` has the shape of one line of each window.
+        """
+        height = largest.shape[1]
+        lines = [x[:, i : height * self._down : self._down] for i in range(self._down)]
+        between = largest if self._right == 1 and self._width == x.shape[2] else work
+        _largest(lines, [lower[:, rows] for lower in self._lower], between)
+        if between is work:
+            _largest(self._columns(work), [later[:, rows] for later in self._later], largest)
+
+    def spread(self, upstream: FloatArray, rows: slice, work: FloatArray, x: FloatArray) -> None:
         """Write the loss by what ``find`` was given into ``x``; ``upstream`` is overwritten."""
-        down, right = self._pool
-        if x.shape[1] != upstream.shape[1] * down or x.shape[2] != self._width * right:
-            x.fill(0.0)  # an incomplete window at the end has no part in the loss
-        for place, greater in zip(reversed(self._places), reversed(self._greater), strict=False):
-            part = self._at(x, place, upstream.shape[1])
-            np.multiply(upstream, greater[:, rows], out=part)
-            np.subtract(upstream, part, out=upstream)
-        np.copyto(self._at(x, self._places[0], upstream.shape[1]), upstream)
+        height = upstream.shape[1]
+        if x.shape[1] != height * self._down:
+            x[:, height * self._down :] = 0.0  # an incomplete window at the end has no part in the loss
+        lines = [x[:, i : height * self._down : self._down] for i in range(self._down)]
+        if self._right > 1 or self._width != x.shape[2]:
+            work[:, :, self._width * self._right :] = 0.0
+            _spread(upstream, [later[:, rows] for later in self._later], self._columns(work))
+            upstream = work
+        _spread(upstream, [lower[:, rows] for lower in self._lower], lines)
 
-    def _at(self, x: FloatArray, place: tuple[int, int], height: int) -> FloatArray:
-        (i, j), (down, right) = place, self._pool
-        return x[:, i : height * down : down, j : self._width * right : right]
+    def _columns(self, work: FloatArray) -> list[FloatArray]:
+        return [work[:, :, j : self._width * self._right : self._right] for j in range(self._right)]
+
+
+def _largest(values: list[FloatArray], greater: list[NDArray[np.bool_]], largest: FloatArray) -> None:
+    if len(values) == 1:
+        np.copyto(largest, values[0])
+        return
+    np.greater(values[1], values[0], out=greater[0])
+    np.maximum(values[0], values[1], out=largest)
+    for mark, value in zip(greater[1:], values[2:], strict=True):
+        np.greater(value, largest, out=mark)
+        np.maximum(largest, value, out=largest)
+
+
+def _spread(upstream: FloatArray, greater: list[NDArray[np.bool_]], parts: list[FloatArray]) -> None:
+    for part, mark in zip(reversed(parts), reversed(greater), strict=False):
+        np.multiply(upstream, mark, out=part)
+        np.subtract(upstream, part, out=upstream)
+    np.copyto(parts[0], upstream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +103,8 @@ class Pooling(Plain):
 
     @property
     def kept(self) -> int:
-        """The output, and a byte for each value."""
-        return math.prod(self.output_shape) + math.prod(self.input_shape)
+        """The output, a byte for each value, and the lines that are compared first."""
+        return math.prod(self.output_shape) + 2 * math.prod(self.input_shape)
 
     @property
     def work(self) -> int:
@@ -115,18 +137,22 @@ class _BoundPooling:
 class _BoundMax(_BoundPooling):
     def __init__(self, layer: Pooling, tie: Tie) -> None:
         super().__init__(layer, tie)
-        self._winners = Winners(self._small.shape, self._pool)
+        self._winners = Winners(self._small.shape, self._pool, self._large[2])
+        self._lines = (*self._small.shape[:2], *self._large[2:])
+        tie.buffers.reserve("lines", math.prod(self._lines))
 
     def forward(self, x: FloatArray, rng: np.random.Generator | None) -> FloatArray:
         del rng
-        self._winners.find(x.reshape(self._large), slice(None), self._small)
+        work = self._buffers.view("lines", self._lines)
+        self._winners.find(x.reshape(self._large), slice(None), work, self._small)
         return self._output
 
     def backward(self, upstream: FloatArray) -> FloatArray | None:
         if not self._downstream:
             return None
         downstream = self._buffers.view(self._downstream, self._shape)
-        self._winners.spread(upstream.reshape(self._small.shape), slice(None), downstream.reshape(self._large))
+        work = self._buffers.view("lines", self._lines)
+        self._winners.spread(upstream.reshape(self._small.shape), slice(None), work, downstream.reshape(self._large))
         return downstream
 
 

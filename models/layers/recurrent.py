@@ -59,8 +59,8 @@ class Gru:
 
     @property
     def kept(self) -> int:
-        """Input, gates, candidates and states of every step."""
-        return self.input_shape[0] * (self.input_shape[1] + 6 * self.units)
+        """Input, gates, candidates and states of every step, and the slopes that the way back works with."""
+        return self.input_shape[0] * (2 * self.input_shape[1] + 11 * self.units)
 
     @property
     def work(self) -> int:

@@ -69,7 +69,8 @@ class PooledTail(_Tail):
         super().__init__((*small, channels) if len(shape) == _IMAGE else (small[0], channels), activation, tie, bias)
         self._raw = (channels, -1, width, tie.rows)
         self._pooled = self.output.reshape(channels, *small, tie.rows)
-        self._winners = Winners(self._pooled.shape, self._pool)
+        self._winners = Winners(self._pooled.shape, self._pool, width)
+        self._buffers = tie.buffers
         self.step = self._pool[0]
         """Rows come in multiples of this."""
         self.rows = small[0] * self.step
@@ -79,12 +80,17 @@ class PooledTail(_Tail):
         """Take the sums of some output rows."""
         rows = slice(first // self.step, last // self.step)
         part = self._pooled[:, rows]
-        self._winners.find(raw.reshape(self._raw), rows, part)
+        self._winners.find(raw.reshape(self._raw), rows, self._work(rows), part)
         np.add(part, self._bias.reshape(-1, 1, 1, 1), out=part)
         activate(part, self._activation)
 
     def give(self, slope: FloatArray, first: int, last: int, raw: FloatArray) -> FloatArray:
         """Return the loss by the sums of some output rows, in ``raw``."""
         rows = slice(first // self.step, last // self.step)
-        self._winners.spread(slope.reshape(self._pooled.shape)[:, rows], rows, raw.reshape(self._raw))
+        by_pooled = slope.reshape(self._pooled.shape)[:, rows]
+        self._winners.spread(by_pooled, rows, self._work(rows), raw.reshape(self._raw))
         return raw
+
+    def _work(self, rows: slice) -> FloatArray:
+        channels, _, width, batch = self._raw
+        return self._buffers.view("lines", (channels, rows.stop - rows.start, width, batch))
