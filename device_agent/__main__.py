@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from device_agent.adapters.cli import enroll  # noqa: PLC0415 - as below
 
         return enroll(options.bundle, options.to, data=options.data, owner=options.owner, replace=options.replace)
+    if options.command == "last-words":
+        return _last_words(options)
     try:
         settings = _settings(options)
         pins = _pins(settings) if options.command == "run" else ()
@@ -74,6 +76,13 @@ def _run(settings: AgentSettings, pins: tuple[bytes, ...], options: argparse.Nam
     except (StoreError, ConfigurationError) as exc:
         say_why("fedmq-agent", str(exc))
         return EXIT_UNUSABLE
+
+
+def _last_words(options: argparse.Namespace) -> int:
+    from device_agent.adapters.telling_last import tell  # noqa: PLC0415 - the running agent does without
+
+    set_up_log("info", "auto")
+    return tell(options.unit, options.config)
 
 
 def _settings(options: argparse.Namespace) -> AgentSettings:
@@ -119,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, text)
         command.add_argument("--json", action="store_true", help="as one JSON object")
     _add_enroll(commands)
+    _add_last_words(commands)
     return parser
 
 
@@ -130,6 +140,13 @@ def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     enroll.add_argument("--data", metavar="FILE", help="the device's examples, .npz or .csv")
     enroll.add_argument("--owner", metavar="USER", help="who runs the agent, and is to own its key")
     enroll.add_argument("--replace", action="store_true", help="even if this is another device so far")
+
+
+def _add_last_words(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "tell the federation that systemd has given up an agent (for the failure unit)"
+    command = commands.add_parser("last-words", help=text, description=text)
+    command.add_argument("--unit", required=True, metavar="UNIT", help="fedmq-agent.service, or fedmq-agent@NAME.service")
+    command.add_argument("--config", type=Path, metavar="FILE", help="agent.toml, where it is not that unit's")
 
 
 def _command(
