@@ -145,7 +145,9 @@ def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_last_words(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "tell the federation that systemd has given up an agent (for the failure unit)"
     command = commands.add_parser("last-words", help=text, description=text)
-    command.add_argument("--unit", required=True, metavar="UNIT", help="fedmq-agent.service, or fedmq-agent@NAME.service")
+    command.add_argument(
+        "--unit", required=True, metavar="UNIT", help="fedmq-agent.service, or fedmq-agent@NAME.service"
+    )
     command.add_argument("--config", type=Path, metavar="FILE", help="agent.toml, where it is not that unit's")
 
 

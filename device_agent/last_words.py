@@ -1,4 +1,4 @@
-"""What is told of an agent that systemd has given up: as a state, on behalf of the process that cannot tell it itself."""
+"""What is told of an agent that systemd has given up: a state, on behalf of the process that cannot tell it."""
 
 from __future__ import annotations
 

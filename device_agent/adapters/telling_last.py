@@ -1,4 +1,4 @@
-"""Tells the federation that systemd has given up an agent. Started by the failure unit, and at its end within seconds."""
+"""Tells the federation that systemd has given up an agent. The failure unit starts it; it ends within seconds."""
 
 from __future__ import annotations
 
@@ -31,16 +31,22 @@ log = logging.getLogger("fedmq.agent")
 PATIENCE_S = 20.0
 """For all of it. The broker is there within that, or the journal has to do."""
 
-TOKEN = "last"
+ANSWERED = "last"
 
 
-def tell(unit: str, config: Path | None = None, environment: Mapping[str, str] = os.environ) -> int:
+def tell(
+    unit: str,
+    config: Path | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    patience_s: float = PATIENCE_S,
+) -> int:
     """Publish what happened to this unit; return the exit code: 0 when it was told, or nothing had to be."""
     found = config or configuration_of(unit)
     if found is None:
         return 0  # an aggregator: its will says offline, and the journal has the rest
     try:
-        why_not = _told(load(Path(found), AgentSettings), environment)
+        why_not = _told(load(Path(found), AgentSettings), environment, patience_s)
     except ConfigurationError as exc:
         why_not = str(exc)
     if why_not:
@@ -50,7 +56,7 @@ def tell(unit: str, config: Path | None = None, environment: Mapping[str, str] =
     return 0
 
 
-def _told(settings: AgentSettings, environment: Mapping[str, str]) -> str:
+def _told(settings: AgentSettings, environment: Mapping[str, str], patience_s: float) -> str:
     """Publish; return "" or why not."""
     if environment.get("MONITOR_EXIT_STATUS") == str(EXIT_TWICE):
         return "another agent has this identity, and speaks for it"
@@ -71,14 +77,16 @@ def _told(settings: AgentSettings, environment: Mapping[str, str]) -> str:
     link = MqttLink(settings.broker, f"fedmq-{device.federation}-{device.id}", deliver)
     link.start()
     try:
-        return _published(link, events, topic, payload)
+        return _published(link, events, (topic, payload), patience_s)
     finally:
         link.stop()
 
 
-def _published(link: MqttLink, events: queue.SimpleQueue[LinkEvent], topic: str, payload: bytes) -> str:
-    deadline = time.monotonic() + PATIENCE_S
-    why_not = f"no connection within {PATIENCE_S:g} s"
+def _published(
+    link: MqttLink, events: queue.SimpleQueue[LinkEvent], message: tuple[str, bytes], patience_s: float
+) -> str:
+    deadline = time.monotonic() + patience_s
+    why_not = f"no connection within {patience_s:g} s"
     while (left_s := deadline - time.monotonic()) > 0:
         try:
             event = events.get(timeout=left_s)
@@ -86,7 +94,7 @@ def _published(link: MqttLink, events: queue.SimpleQueue[LinkEvent], topic: str,
             break
         match event:
             case LinkUp():
-                link.publish(topic, payload, retain=True, token=TOKEN)
+                link.publish(*message, retain=True, token=ANSWERED)
             case LinkDown():
                 why_not = event.reason
             case Published(error=""):

@@ -18,8 +18,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 
 EPILOG = """\
-Programs go to /opt/fedmq, configuration to /etc/fedmq, state to /var/lib/fedmq. Each command may be repeated, and may be
-killed at any moment: the next run finishes, or undoes, what it finds. No service is started that did not run before."""
+Programs go to /opt/fedmq, configuration to /etc/fedmq, state to /var/lib/fedmq. Each command may be repeated, and
+killed at any moment: the next run finishes, or undoes, what it finds. No service is started that did not run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -125,7 +125,8 @@ def _deploy(machine: Machine, roles: set[Role], source: Source, patience: Patien
 
 def _place_drop_in(machine: Machine) -> None:
     changed = Placing(machine).place_drop_in(SYSTEMD)
-    say(f"{machine.layout.drop_in}: {'written; it counts from the next start of Mosquitto' if changed else 'as it is to be'}")
+    news = "written; it counts from the next start of Mosquitto" if changed else "as it is to be"
+    say(f"{machine.layout.drop_in}: {news}")
 
 
 def _next_steps(machine: Machine, role: Role) -> list[str]:
@@ -133,7 +134,7 @@ def _next_steps(machine: Machine, role: Role) -> list[str]:
     if Services(machine).running([role]):
         return [f"it runs: systemctl status {unit}"]
     if role is AGENT and not (machine.layout.configuration / "agent.toml").exists():
-        enroll = "  sudo fedmq-agent enroll BUNDLE --owner fedmq-agent      # the device's bundle, of fedmq provision device"
+        enroll = "  sudo fedmq-agent enroll BUNDLE --owner fedmq-agent      # BUNDLE: of fedmq provision device"
         return ["next:", enroll, f"  sudo systemctl enable --now {unit}"]
     if role is AGGREGATOR and not (machine.layout.configuration / "aggregator" / "aggregator.toml").exists():
         return ["next:", "  sudo fedmq provision install aggregator", f"  sudo systemctl enable --now {unit}"]

@@ -41,7 +41,7 @@ def link(path: Path, target: str) -> bool:
 
 
 def remove(path: Path) -> bool:
-    """Remove a file, a link (never what it leads to) or a folder with all that is in it; return whether it was there."""
+    """Remove a file, a link (never what it leads to) or a folder with all in it; return whether it was there."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
         return True

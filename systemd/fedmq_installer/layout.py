@@ -82,12 +82,12 @@ class Layout:
     @property
     def sysusers(self) -> Path:
         """Who the services are."""
-        return self.at("/etc/sysusers.d/fedmq.conf")
+        return self.at("/usr/lib/sysusers.d/fedmq.conf")
 
     @property
     def tmpfiles(self) -> Path:
         """The folders above those of the units."""
-        return self.at("/etc/tmpfiles.d/fedmq.conf")
+        return self.at("/usr/lib/tmpfiles.d/fedmq.conf")
 
     @property
     def configuration(self) -> Path:

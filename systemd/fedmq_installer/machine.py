@@ -26,6 +26,8 @@ class Machine:
         self.layout = layout
         self.python = python
         self.real = layout.root == Path("/")
+        self.held: tuple[int, ...] = ()
+        """The lock, for long-lived children: it is held until the last of them has ended, even if we are killed."""
 
     def check(self) -> None:
         """Raise ``InstallError`` where this user or this machine cannot have services of ours."""
@@ -71,10 +73,12 @@ class Machine:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.held = (fd,)
             yield
         except BlockingIOError as exc:
             raise InstallError("another run of this program is at work: wait for its end") from exc
         finally:
+            self.held = ()
             os.close(fd)
 
     def systemctl(self, *arguments: str, check: bool = False) -> str:

@@ -52,7 +52,6 @@ class Placing:
             sweep(folder)
         for folder in (self._layout.drop_in.parent, self._layout.sysusers.parent, self._layout.tmpfiles.parent):
             sweep(folder)
-        remove_if_empty(self._layout.drop_in.parent)
         self._machine.systemctl("daemon-reload")
         self._remove_what_is_empty()
         return removed
@@ -70,7 +69,8 @@ class Placing:
         return not any(role.units for role in self._layout.roles())
 
     def _remove_what_is_empty(self) -> None:
-        """Remove folders that hold nothing, and the users when there is nothing left that they own."""
+        """Remove folders of ours that hold nothing, and the users when there is nothing left that they own."""
+        remove_if_empty(self._layout.drop_in.parent)
         if self._is_nobody():
             folders = (self._layout.configuration, self._layout.state)
             for folder in folders:

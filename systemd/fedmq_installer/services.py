@@ -39,8 +39,10 @@ class Watch:
         """Take in what systemd says now. Active means, for Type=notify, that it has said READY."""
         start, active = shown.get("InvocationID", ""), shown.get("ActiveState") == "active"
         self.starts |= {start} - {""}
-        if not active or start != self.start:
-            self.since = now if active else None
+        if not active:
+            self.since = None
+        elif self.since is None or start != self.start:
+            self.since = now
         self.start = start
 
 

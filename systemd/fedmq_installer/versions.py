@@ -6,8 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from fedmq_installer.files import link, remove, sweep
-from fedmq_installer.layout import INCOMPLETE, InstallError, Layout
+from fedmq_installer.files import link, remove, remove_if_empty, sweep
+from fedmq_installer.layout import INCOMPLETE, InstallError
 from fedmq_installer.machine import CLEAN_PATH, Machine
 from fedmq_installer.source import Source, copy_systemd
 
@@ -50,6 +50,8 @@ class Versions:
                 self._make(folder, source, extra)
             except BaseException:
                 remove(folder)
+                remove_if_empty(self._layout.versions)
+                remove_if_empty(self._layout.home)
                 raise
         return version
 
@@ -91,7 +93,14 @@ class Versions:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         env |= {"PATH": CLEAN_PATH, "TMPDIR": str(workshop), "HOME": str(workshop), "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            command, env=env, cwd=workshop, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            command,
+            env=env,
+            cwd=workshop,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            pass_fds=self._machine.held,
         )
         if done.returncode:
             last = "\n  ".join(done.stdout.strip().splitlines()[-TOLD_LINES:])

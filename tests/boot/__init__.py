@@ -1,1 +1,1 @@
-"""What only a booted systemd can show. Not part of CI: ``scripts/test-boot`` runs it, as root, on a machine of your own."""
+"""What only a booted systemd can show. Not part of CI: ``scripts/test-boot`` runs it, as root."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -76,7 +77,7 @@ class Board:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(PATIENCE_S)
-        self._process = None
+        self._process, self.leader = None, 0
         self._remove_cgroups()
 
     def run(self, *command: str, check: bool = True, timeout_s: float = 300.0, text: str | None = None) -> str:
@@ -86,7 +87,9 @@ class Board:
             assert done.returncode == 0, f"{' '.join(command)} -> {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def start(self, *command: str, text: str | None = None, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def start(
+        self, *command: str, text: str | None = None, timeout_s: float = 300.0
+    ) -> subprocess.CompletedProcess[str]:
         """The same, with the exit code."""
         return subprocess.run(
             self.inside(*command),
@@ -102,6 +105,15 @@ class Board:
         """Return the command line that runs the command on the board."""
         enter = ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
         return [*enter, "env", "-i", f"PATH={CLEAN_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", *command]
+
+    def signal(self, name: str, unit: str) -> None:
+        """Send a signal to a service's process, as a stranger would: not through systemd."""
+        self.run("sh", "-c", f"kill -{name} {self.show(unit, 'MainPID')}")
+
+    @property
+    def most_files(self) -> int:
+        """How many files a process may be allowed at most: where systemd itself was given less, that."""
+        return resource.prlimit(self.leader, resource.RLIMIT_NOFILE)[1]
 
     def show(self, unit: str, name: str) -> str:
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()

@@ -1,21 +1,21 @@
-"""Boards in layers: Debian; on it fedmq, installed and enrolled as docs/operations.md says; on that what a test does."""
+"""Boards in layers: Debian; on it fedmq, installed as docs/operations.md says; on that what a test does."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.boot.board import Board
-from tests.boot.federation import ROOT, WHEELS, follow_the_operations, make_wheels
+from tests.boot.federation import LATER, RELEASES, ROOT, WHEELS, changed_wheels, follow_the_operations, make_wheels
 
 CACHE = Path(os.environ.get("FEDMQ_BOOT_CACHE", "/var/cache/fedmq-boot"))
-PACKAGES = "systemd,systemd-sysv,python3,python3-venv,mosquitto,mosquitto-clients,openssl,ca-certificates"
+PACKAGES = "systemd,systemd-sysv,procps,python3,python3-venv,mosquitto,mosquitto-clients,openssl,ca-certificates"
 MIRROR = "http://deb.debian.org/debian"
 
 HERE = Path(__file__).parent
@@ -55,53 +55,68 @@ def wheels() -> Path:
 
 
 @pytest.fixture(scope="session")
+def releases(wheels: Path, workshop: Path) -> Path:
+    """Later releases: one that is good, and some that are not."""
+    folder = workshop / "releases"
+    folder.mkdir()
+    for name, (version, edits) in RELEASES.items():
+        changed_wheels(folder / name, wheels, version, edits)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def workshop() -> Iterator[Path]:
     """On a disk: an overlay's upper layer cannot lie on every file system."""
     folder = CACHE / f"boards-{os.getpid()}"
     folder.mkdir(parents=True)
     yield folder
-    if "--keep-boards" not in sys.argv:
-        shutil.rmtree(folder)
+    shutil.rmtree(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all boards stand on; ``board`` makes one more."""
+
+    debian: Path
+    wheels: Path
+    releases: Path
+    workshop: Path
+
+    def board(self, name: str, *layers: Path) -> Board:
+        shared = [(ROOT, "fedmq"), (self.wheels, Path(WHEELS).name), (self.releases, Path(LATER).name)]
+        return Board(self.workshop / name[:60], [*layers, self.debian], shared)
 
 
 @pytest.fixture(scope="session")
-def can_boot(debian: Path, workshop: Path) -> None:
+def ground(debian: Path, workshop: Path, wheels: Path, releases: Path) -> Ground:
     try:
         with Board(workshop / "trial", [debian]):
             pass
     except AssertionError as exc:
         pytest.skip(f"no systemd can be booted in namespaces here: {exc}")
-
-
-Maker = Callable[[str], Board]
+    return Ground(debian, wheels, releases, workshop)
 
 
 @pytest.fixture
-def fresh(debian: Path, wheels: Path, workshop: Path, can_boot: None, request: pytest.FixtureRequest) -> Iterator[Board]:
+def fresh(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Board]:
     """A board with nothing of fedmq; the clone and the wheels are in /run/host."""
-    with Board(workshop / request.node.name[:60], [debian], shared(wheels)) as board:
+    with ground.board(request.node.name) as board:
         yield board
 
 
 @pytest.fixture(scope="session")
-def enrolled_layer(debian: Path, wheels: Path, workshop: Path, can_boot: None) -> Path:
+def enrolled_layer(ground: Ground) -> Path:
     """Broker, aggregator and agent on one board, over TLS, signed and sealed; the services are enabled."""
-    with Board(workshop / "enrolled", [debian], shared(wheels)) as board:
+    with ground.board("enrolled") as board:
         follow_the_operations(board)
         board.power_off()
     return board.upper
 
 
 @pytest.fixture
-def board(
-    debian: Path, wheels: Path, workshop: Path, enrolled_layer: Path, request: pytest.FixtureRequest
-) -> Iterator[Board]:
+def board(ground: Ground, enrolled_layer: Path, request: pytest.FixtureRequest) -> Iterator[Board]:
     """A board that takes part, just booted."""
-    with Board(workshop / request.node.name[:60], [enrolled_layer, debian], shared(wheels)) as made:
+    with ground.board(request.node.name, enrolled_layer) as made:
         made.wait_active("fedmq-aggregator.service")
         made.wait_active("fedmq-agent.service")
         yield made
-
-
-def shared(wheels: Path) -> list[tuple[Path, str]]:
-    return [(ROOT, "fedmq"), (wheels, WHEELS.rpartition("/")[2])]

@@ -55,5 +55,7 @@ mkdir run/old
 pivot_root . run/old
 umount -l /run/old
 rmdir /run/old
+# As the root of a machine is: credentials, among others, are mounted elsewhere and have to be seen here.
+mount --make-rshared /
 exec env -i container=fedmq-test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
   /lib/systemd/systemd --system --unit=multi-user.target </dev/null

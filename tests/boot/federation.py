@@ -15,6 +15,29 @@ CLONE = "/run/host/fedmq"
 WHEELS = "/run/host/wheels"
 INSTALL = f"{CLONE}/systemd/install"
 
+LATER = "/run/host/releases"
+
+SIGNALS = "        for number in (signal.SIGTERM, signal.SIGINT):\n"
+RELEASES: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "good": ("0.2.0", {}),
+    "crashing": ("0.3.0", {"device_agent/service.py": (SIGNALS, '        raise SystemExit("a broken release")\n')}),
+    "silent": (
+        "0.4.0",
+        {"protocol/adapters/notify.py": ('return self._address.startswith(("/", "@"))', "return False")},
+    ),
+    "flapping": (
+        "0.5.0",
+        {
+            "device_agent/service.py": (
+                SIGNALS,
+                f"        import os, threading\n        threading.Timer(2.0, os._exit, (9,)).start()\n{SIGNALS}",
+            )
+        },
+    ),
+}
+"""Later releases, with what was changed in them: one that ends at once, one that never says READY, and one that says so
+and ends soon after."""
+
 SAMPLES = """
 import numpy as np
 rng = np.random.default_rng(0)
@@ -65,7 +88,7 @@ def changed_wheels(folder: Path, wheels: Path, version: str, edits: dict[str, tu
         text = (tree / name).read_text()
         assert old in text, f"{name} has no {old!r}"
         (tree / name).write_text(text.replace(old, new, 1))
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, tree]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(tree)]
     subprocess.run(pip, check=True)
     shutil.rmtree(tree)
     return folder
@@ -87,6 +110,7 @@ def follow_the_operations(board: Board) -> None:
     board.run("/opt/fedmq/venv/bin/python", "-c", SAMPLES)
     bundle = "/root/keystore/bundles/press-001.fedmq"
     board.run("fedmq-agent", "enroll", bundle, "--data", "/srv/samples.npz", "--owner", "fedmq-agent")
+    board.run("sed", "-i", "s/^min_interval_s.*/min_interval_s = 0.5/", "/etc/fedmq/agent.toml")  # tests do not rest
     board.run("systemctl", "enable", "--now", "fedmq-agent")
     board.wait(lambda: versions(board) >= 2, "two versions of the model")
 

@@ -12,6 +12,7 @@ import pytest
 from aggregator.__main__ import EXIT_CONFIGURATION, EXIT_NOT_ALONE
 from device_agent.__main__ import EXIT_DAMAGED, EXIT_UNUSABLE, EXIT_USAGE
 from device_agent.double import EXIT_TWICE
+from device_agent.last_words import configuration_of
 from fedmq.provision.installing import AGGREGATOR_AT, AGGREGATOR_USER
 from fedmq.provision.texts import AGGREGATOR_STATE, DEVICE_STATE
 from tests.support.sandbox import settings
@@ -19,6 +20,10 @@ from tests.support.sandbox import settings
 FOLDER = Path(__file__).parent.parent.parent / "systemd"
 SERVICES = ["fedmq-agent.service", "fedmq-agent@.service", "fedmq-aggregator.service"]
 UNITS = [*SERVICES, "fedmq-failure@.service"]
+ROOTS = "fedmq-resume.service"
+"""Installs, and so cannot be confined like the others."""
+
+MOSQUITTO = Path("/lib/systemd/system/mosquitto.service")
 
 EXPOSURE = 15
 """In tenths, as systemd-analyze counts: 1.5 of 10."""
@@ -33,14 +38,16 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_no_other_units() -> None:
-    assert {path.name for path in FOLDER.glob("*.service")} == set(UNITS)
+    assert {path.name for path in FOLDER.glob("*.service")} == {*UNITS, ROOTS}
 
 
 def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
     here = Path(sys.executable).parent
-    for name in UNITS:  # the programs have to be there, so they are those of this environment
+    for name in (*UNITS, ROOTS):  # the programs have to be there, so they are those of this environment
         (tmp_path / name).write_text((FOLDER / name).read_text().replace(INSTALLED, f"{here}/"))
-    names = [name.replace("@", "@plant") for name in UNITS]
+    resuming = tmp_path / ROOTS
+    resuming.write_text(resuming.read_text().replace("/opt/fedmq/venv/systemd", str(FOLDER)))
+    names = [name.replace("@", "@plant") for name in (*UNITS, ROOTS)]
     for name in names:
         if not (tmp_path / name).exists():
             (tmp_path / name).symlink_to(name.replace("@plant", "@"))
@@ -67,6 +74,16 @@ def test_little_is_exposed(name: str) -> None:
     )
     assert found.returncode == 0, found.stdout
     assert re.search(r"Overall exposure level for fedmq-\S+: [01]\.\d", found.stdout), found.stdout
+
+
+def test_mosquitto_is_hardened(tmp_path: Path) -> None:
+    unit = tmp_path / "mosquitto.service"
+    unit.write_text(MOSQUITTO.read_text() + (FOLDER / "mosquitto-hardening.conf").read_text())
+    verified = run("systemd-analyze", "verify", "--man=no", f"./{unit.name}", cwd=tmp_path)
+    assert (verified.returncode, verified.stdout) == (0, "")
+    options = ("--no-pager", "--offline=true", f"--threshold={EXPOSURE}")
+    found = run("systemd-analyze", "security", *options, f"./{unit.name}", cwd=tmp_path)
+    assert found.returncode == 0, found.stdout
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -111,6 +128,14 @@ def test_an_instance_differs_only_in_its_names() -> None:
     instance = re.sub(r"# In that agent.toml: .*\n", "", instance)
     instance = instance.replace("agent %i\n", "agent\n").replace("fedmq/%i/", "fedmq/").replace("agent-%i\n", "agent\n")
     assert instance == single
+
+
+def test_the_failure_unit_knows_whose_configuration_it_is() -> None:
+    for name, unit in (("fedmq-agent.service", SERVICES[0]), ("fedmq-agent@hall-2.service", SERVICES[1])):
+        started = settings(FOLDER / unit)["ExecStart"][0].replace("%i", "hall-2")
+        assert started.endswith(f"--config {configuration_of(name)}")
+    assert configuration_of("fedmq-aggregator.service") is None
+    assert configuration_of("fedmq-agent@a/b.service") is None
 
 
 @pytest.mark.parametrize("name", SERVICES)
