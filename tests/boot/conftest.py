@@ -78,12 +78,13 @@ class Ground:
     """What all boards stand on; ``board`` makes one more."""
 
     debian: Path
+    clone: Path
     wheels: Path
     releases: Path
     workshop: Path
 
     def board(self, name: str, *layers: Path) -> Board:
-        shared = [(ROOT, "fedmq"), (self.wheels, Path(WHEELS).name), (self.releases, Path(LATER).name)]
+        shared = [(self.clone, "fedmq"), (self.wheels, Path(WHEELS).name), (self.releases, Path(LATER).name)]
         return Board(self.workshop / name[:60], [*layers, self.debian], shared)
 
 
@@ -94,7 +95,17 @@ def ground(debian: Path, workshop: Path, wheels: Path, releases: Path) -> Ground
             pass
     except AssertionError as exc:
         pytest.skip(f"no systemd can be booted in namespaces here: {exc}")
-    return Ground(debian, wheels, releases, workshop)
+    return Ground(debian, copied_clone(workshop / "clone"), wheels, releases, workshop)
+
+
+def copied_clone(target: Path) -> Path:
+    """Copy what a clone would have: who goes on working in this one does not change what is under test."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in filter(lambda name: (ROOT / name).is_file(), names):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+    return target
 
 
 @pytest.fixture
