@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from aggregator.adapters.exporter import TfliteExporter
+from aggregator.adapters.registry import open_registry
 from aggregator.configuration import DownlinkTable, RegistryTable
-from aggregator.downlink import render
+from aggregator.downlink import render, vector_of
 from aggregator.ledger import record_of
 from aggregator.records import VersionRecord
+from fedmq.embedded_broker import EmbeddedBroker
 from models import build
 from models.tflite.file import Origin, TfliteModel
+from tests.support.aggregators import HandDevice, Running, write_config
+from tests.support.links import Links
 
 MODEL = build({"kind": "softmax", "inputs": 3, "outputs": 2})
 
@@ -72,3 +76,21 @@ def test_without_a_folder_there_is_no_thread(tmp_path: Path, monkeypatch: pytest
     exporter.note(version(1))
     exporter.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_running_aggregator_writes_its_versions(broker: EmbeddedBroker, links: Links, tmp_path: Path) -> None:
+    more = '[registry]\nexport_tflite = "models"\nkeep_exports = 2'
+    with Running(write_config(tmp_path, broker.port, goal=1, more=more)) as running:
+        device = HandDevice(links(broker.port))
+        manifest = device.manifest()
+        for sequence in (1, 2, 3):
+            device.send(manifest, sequence)
+            assert device.receipt(sequence).status == "accepted"
+        assert running.stop() == 0
+    model = running.prepared.model
+    file = TfliteModel.parse((tmp_path / "models" / "current.tflite").read_bytes(), model)
+    assert file.origin == Origin(federation="test", epoch=manifest.epoch, version=3)
+    with open_registry(running.prepared.state_dir) as registry:
+        parameters = vector_of(registry.parameters(3)).astype(np.float32)
+    assert file.data == TfliteModel.export(model, parameters, file.origin).data
+    assert len(list((tmp_path / "models").glob("version-*.tflite"))) <= 2
