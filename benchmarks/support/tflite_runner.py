@@ -28,7 +28,8 @@ def stored(x: Array, details: dict[str, Any], scale: float, zero_point: int) -> 
     """Return examples as the file wants them."""
     if details["dtype"] is not np.int8:
         return x
-    return np.clip(np.rint(x / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+    found: Array = np.clip(np.rint(x / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+    return found
 
 
 def real(y: Array, details: dict[str, Any], scale: float, zero_point: int) -> Array:
