@@ -69,9 +69,9 @@ class Dataset:
         return cls(features, targets)
 
     @staticmethod
-    def features(model: Shaped, x: ArrayLike) -> FloatArray:
-        """Return the features alone, if they fit the model, as ``for_model`` does."""
-        return _matrix("x", _numbers("x", x), model.inputs)
+    def features(inputs: int, x: ArrayLike) -> FloatArray:
+        """Return the features alone, if they are so many, as ``for_model`` does."""
+        return _matrix("x", _numbers("x", x), inputs)
 
     def subset(self, rows: NDArray[np.intp] | slice) -> Dataset:
         """Return the examples in ``rows`` (views where ``rows`` is a slice)."""

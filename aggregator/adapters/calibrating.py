@@ -40,13 +40,13 @@ class Calibrator:
             return cls(given=_ranges(path))
         arrays = _arrays(path)
         if "x" in arrays:
-            return cls(examples=Dataset.features(model, arrays["x"]))
+            return cls(examples=Dataset.features(model.inputs, arrays["x"]))
         missing = [name for name in _STATISTICS if name not in arrays]
         if missing:
             raise TfliteError(
                 f"{path} has neither x (examples) nor {missing[0]}: statistics are {', '.join(_STATISTICS)}"
             )
-        rows = {name: Dataset.features(model, np.atleast_2d(arrays[name]))[0] for name in _STATISTICS}
+        rows = {name: Dataset.features(model.inputs, np.atleast_2d(arrays[name]))[0] for name in _STATISTICS}
         return cls(statistics=Statistics(**rows))
 
     def ranges(self, graph: Graph) -> Ranges:

@@ -34,7 +34,7 @@ class TflitePredictor:
 
     def predict(self, x: FloatArray) -> FloatArray:
         """See ``models.predicting.Predictor``. Raises ``TfliteError`` when the runtime fails."""
-        examples = Dataset.features(self._model, x)
+        examples = Dataset.features(self._model.inputs, x)
         result = np.empty((len(examples), self._model.outputs), np.float32)
         for start in range(0, len(examples), BLOCK_ROWS):
             block = examples[start : start + BLOCK_ROWS]
