@@ -174,18 +174,20 @@ def test_two_runs_at_once_are_one_too_many(root: Path, wheels: Path) -> None:
         assert "another run" in install(root, "agent", "--wheels", str(wheels), code=1)
 
 
-def test_who_is_not_root_is_told_so() -> None:
-    nobody = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
-    done = subprocess.run(
-        ["/bin/sh", "-s", "agent"],
-        input=INSTALL.read_text().replace("$(dirname", f"{INSTALL.parent} # $(dirname"),
-        env={"FEDMQ_PYTHON": "/usr/bin/python3", "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-        **nobody,  # type: ignore[call-overload]
-    )
-    assert (done.returncode, "run it with sudo" in done.stderr) == (1, True), done.stderr
+def test_who_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(InstallError, match="run it with sudo"):
+        Machine(Layout(Path("/")), sys.executable).check()
+
+
+def test_a_python_that_the_services_cannot_see_is_refused() -> None:
+    with pytest.raises(InstallError, match="neither /home nor /root"):
+        Machine(Layout(Path("/")), "/root/somewhere/python3").check_python()
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_done(root: Path) -> None:
+    with pytest.raises(InstallError, match="Make room"):
+        Machine(Layout(root), sys.executable).check_space(2**60)
 
 
 # -- probation: systemd is a stand-in here, for what it says cannot be had otherwise in CI -----------------------------
