@@ -34,6 +34,8 @@ class Position(Struct, frozen=True, kw_only=True):
     header: list[str] = []
     mark: bytes = b""
     """The last bytes before ``offset``: whether a file is still the same is seen by these, not only by its inode."""
+    after: tuple[int, int] = (0, 0)
+    """Inode and time of change (ns) of the file that was read before this one: the next one is younger."""
     label: float | None = None
     """Which holds at this place, if any."""
 

@@ -99,6 +99,7 @@ class Standin:
             parameters=digest_of(data),
             blob=blob_of(data, "f32", chunk_bytes),
             training=fields.pop("training", {"epochs": 2, "batch_size": 16}),
+            features=fields.pop("features", {}),
             participation=Participation(**({"codec": "f32"} | fields)),
         )
         pieces = split(data, chunk_bytes)

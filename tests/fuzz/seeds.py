@@ -58,6 +58,7 @@ def _seeds() -> Iterator[tuple[str, str, bytes]]:
     yield from _files()
     yield from _networks()
     yield from _secured()
+    yield from _sensors()
 
 
 def _messages() -> Iterator[tuple[str, str, bytes]]:
@@ -159,6 +160,17 @@ def _secured() -> Iterator[tuple[str, str, bytes]]:
     yield "packet", "publish", publish_head(b"a/b", 9, mid=7, retain=True, five=True) + b"x" * 9
     yield "packet", "old", publish_head(b"a/b", 0, mid=0, retain=False, five=False)
     yield "packet", "puback", puback(7)
+
+
+def _sensors() -> Iterator[tuple[str, str, bytes]]:
+    yield "sensor-message", "row", b'{"v":1.5,"w":[{"x":2}],"t":"2026-05-04T03:02:01Z"}'
+    yield "sensor-message", "stretch", b'{"l":"ok","from":1770000000,"until":1770000060}'
+    yield "sensor-message", "bare", b"21.5"
+    yield "sensor-lines", "csv", b't,v,w,l\n1770000000,1,2,0\n"1770000001","3","","1"\r\nv,t\n5,1770000002\n'
+    yield "sensor-lines", "json", b'{"v":1,"w":null,"l":3}\n{"w":"2","l":null}\n'
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file, v=np.arange(5.0), x=np.ones((5, 3), np.float32), t=1.77e9 + np.arange(5.0))
+        yield "sensor-archive", "sample", Path(file.name).read_bytes()
 
 
 def _bundle() -> bundles.Bundle:

@@ -17,6 +17,12 @@ from aggregator.adapters.control import Request
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, read_snapshot
 from aggregator.configuration import AggregatorSettings
 from device_agent.adapters.model_cache import CacheError, read_model
+from device_agent.sensing.adapters.archives import Archive
+from device_agent.sensing.labelling import LabelBoard
+from device_agent.sensing.lines import CsvLines, JsonLines, cut
+from device_agent.sensing.messages import MessageReader
+from device_agent.sensing.rows import Moment
+from device_agent.sensing.sources import CsvSource, JsonlSource, MqttSource, NpzSource
 from device_agent.settings import AgentSettings
 from models import FeaturesError, Pipeline, PlanError, SpecError, TfliteError, TrainingPlan, build
 from models.tflite.checking import examine
@@ -175,7 +181,45 @@ def _packet(payload: bytes) -> None:
         packets.read_puback(payload[found[0] : found[1]])
 
 
+AT = Moment(100.0, 1_780_000_000.0)
+
+
+def _sensor_message(payload: bytes) -> None:
+    """Whatever comes on a local topic, the source takes it or counts it."""
+    table = MqttSource(
+        topics=["v"], fields={"v": "v", "w": "w[0].x", "all": "$"}, time="t", label_topic="l", label="l",
+        label_from="from", label_until="until", labels={"ok": 1},
+    )  # fmt: skip
+    reader = MessageReader("fuzz", table, LabelBoard(), 0.0)
+    bare = MessageReader("bare", MqttSource(topics=["v"], fields={"v": "$"}), LabelBoard(), 0.0)
+    for topic in ("v", "l"):
+        reader.read(topic, payload, AT)
+        bare.read(topic, payload, AT)
+
+
+def _sensor_lines(payload: bytes) -> None:
+    """Whatever is in a file, each line is a row or is counted."""
+    fields = {"v": "v", "w": "w"}
+    csv = CsvLines("csv", CsvSource(path="x", fields=fields, time="t", label="l"), LabelBoard(), 0.0)
+    json = JsonLines("json", JsonlSource(path="x", fields=fields, label="l", label_holds=True), LabelBoard(), 0.0)
+    lines, used = cut(payload)
+    assert used == sum(len(line) + 1 for line in lines)
+    for number, line in enumerate(lines, 1):
+        csv.read(line, number, AT)
+        json.read(line, number, AT)
+
+
+def _archive(name: str) -> None:
+    table = NpzSource(path=name, fields={"v": "v", "w": "x[1]"}, time="t")
+    archive = Archive("npz", table, LabelBoard(), 0.0)
+    while archive.next_at <= AT.monotonic_s:
+        archive.poll(AT)
+
+
 TARGETS: dict[str, Target] = {
+    "sensor-message": Target(_sensor_message, ()),
+    "sensor-lines": Target(_sensor_lines, ()),
+    "sensor-archive": Target(_file(_archive), ()),
     "update": Target(_update),
     "whole-update": Target(messages.decode_update, corpus="update"),
     "identity": Target(messages.identity_of, (), "update"),

@@ -33,6 +33,9 @@ class Feed:
         self._readers = readers
         self._hear = hear
         self._changed = changed
+        self.subscribed = False
+        """Whether the broker has taken our topics."""
+        self._wanted = 0
         self._link = MqttLink(broker, client_id, self._deliver, loop=loop)
 
     def start(self) -> None:
@@ -51,23 +54,32 @@ class Feed:
                 self._subscribe()
                 self._tell("")
             case LinkDown():
+                self.subscribed = False
                 for reader in self._readers:
                     if reader.table.label_topic:
                         reader.intake.forget_labels()
                 if event.kind != "stopped":
                     self._tell(f"no connection to the broker {self._broker.host}:{self._broker.port} ({event.kind})")
-            case Subscribed() if event.refused:
-                for reader in self._readers:
-                    refused = [topic for topic in reader.topics if topic in event.refused]
-                    if refused:
-                        reader.intake.trouble = f"the broker refuses the topic {refused[0]}"[:160]
-                self._changed()
+            case Subscribed():
+                self._answered(event)
         return True
 
     def _subscribe(self) -> None:
+        self._wanted = 0
         for qos in (0, 1):
             topics = [topic for reader in self._readers if reader.table.qos == qos for topic in reader.topics]
-            self._link.subscribe(list(dict.fromkeys(topics)), qos)
+            if topics:
+                self._wanted += 1
+                self._link.subscribe(list(dict.fromkeys(topics)), qos)
+
+    def _answered(self, event: Subscribed) -> None:
+        self._wanted -= 1
+        self.subscribed = self._wanted <= 0
+        for reader in self._readers if event.refused else ():
+            refused = [topic for topic in reader.topics if topic in event.refused]
+            if refused:
+                reader.intake.trouble = f"the broker refuses the topic {refused[0]}"[:160]
+        self._changed()
 
     def _tell(self, trouble: str) -> None:
         for reader in self._readers:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 2 * MAX_LINE_BYTES
 """Read at once; a line fits in it."""
 
+PACKED = frozenset({".gz", ".xz", ".bz2", ".zst", ".zip", ".Z"})
+
 MAX_SIBLINGS = 32
 """Rotated files in which the rest of what was read before the start is looked for."""
 
@@ -81,12 +83,8 @@ class GrowingFile:
             self._fd = self._find()
         if not self._unchanged(self._fd):
             # Emptied and written anew, under the same name: what was left may be in a copy.
-            copy = self._sibling()
-            os.close(self._fd)
-            self._fd = None
-            self._fd = copy if copy is not None else _open(self._path)
-            if copy is None:
-                self._start_over()
+            self.close()
+            self._fd = self._find()
         block = os.pread(self._fd, BLOCK_BYTES, self._position.offset)
         rotated = self._rotated(self._fd)
         before = self._position
@@ -105,17 +103,45 @@ class GrowingFile:
             copy = self._sibling()
             if copy is not None:
                 return copy
-            fd = _open(self._path)
             self._start_over()
-            return fd
-        return _open(self._path)
+        return self._successor()
+
+    def _successor(self) -> int:
+        """Open the file that comes after the one that was read to its end: of those younger than it the oldest.
+
+        There are several when it was rotated more than once since. The one with the name itself is opened first: what
+        is renamed meanwhile is among the rotated ones.
+        """
+        best = _open(self._path) if self._path.exists() else None
+        for path in self._younger(*self._position.after):
+            try:
+                found = path.stat()
+                now = os.fstat(best) if best is not None else None
+                if now is not None and (found.st_ino == now.st_ino or found.st_mtime_ns >= now.st_mtime_ns):
+                    continue
+                older = _open(path)
+            except OSError:
+                continue
+            if best is not None:
+                os.close(best)
+            best = older
+        return best if best is not None else _open(self._path)
+
+    def _younger(self, inode: int, changed: int) -> list[Path]:
+        """Return rotated files that were written after that one; nothing if there was none."""
+        return [path for path in self._siblings() if changed and _is_younger(path, inode, changed)]
+
+    def _siblings(self) -> list[Path]:
+        """Return rotated files, the youngest first; those that were packed cannot be read."""
+        beside = self._path.parent.glob(f"{_escaped(self._path.name)}?*")
+        plain = [path for path in beside if path.suffix not in PACKED]
+        return sorted(plain, key=_modified, reverse=True)[:MAX_SIBLINGS]
 
     def _sibling(self) -> int | None:
         """Open the rotated file, or the copy, that goes on where the position is."""
         if not self._position.mark:
             return None
-        beside = self._path.parent.glob(f"{_escaped(self._path.name)}?*")
-        for path in sorted(beside, key=_modified, reverse=True)[:MAX_SIBLINGS]:
+        for path in self._siblings():
             try:
                 fd = _open(path)
             except OSError:
@@ -140,13 +166,20 @@ class GrowingFile:
         return self._is_ours(fd)
 
     def _rotated(self, fd: int) -> bool:
-        """Whether another file has this name now; while there is none, the writer may still be writing to this one."""
+        """Whether there is a newer file; while there is none, the writer may still be writing to this one."""
         ours = os.fstat(fd)
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            return False
+            return bool(self._younger(ours.st_ino, ours.st_mtime_ns))
         return (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def _finish(self) -> None:
+        if self._fd is not None:
+            done = os.fstat(self._fd)
+            self._position = replace(self._position, after=(done.st_ino, done.st_mtime_ns))
+        self.close()
+        self._start_over()
 
     def _start_over(self) -> None:
         self._position = replace(self._position, offset=0, line=0, skipping=False, header=[], mark=b"")
@@ -168,8 +201,7 @@ class GrowingFile:
         if used:
             self._advance(block[:used])
         if rotated and last and used == len(block):
-            self.close()
-            self._start_over()
+            self._finish()
             self.next_at = at.monotonic_s
         elif used and (not last or rotated):
             self.next_at = at.monotonic_s
@@ -214,6 +246,14 @@ def _open(path: Path) -> int:
         os.close(fd)
         raise OSError(0, "it is no file")
     return fd
+
+
+def _is_younger(path: Path, inode: int, changed: int) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return found.st_ino != inode and found.st_mtime_ns > changed
 
 
 def _modified(path: Path) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedmq.sensing")
 
+AGAIN_MIN_S = 1.0
 AGAIN_FIRST_S = 5.0
 AGAIN_MAX_S = 600.0
 LOOK_EVERY_S = 600.0
@@ -83,13 +84,13 @@ class PluginThread:
     def supervise(self, now: float) -> None:
         """Start the thread, or start it again when its time has come."""
         if self._thread is not None and self._thread.is_alive():
-            self.next_at = now + (1.0 if self._ending else LOOK_EVERY_S)
+            self.next_at = now + (AGAIN_MIN_S if self._ending else LOOK_EVERY_S)
             return
         if self._thread is not None:
             self._thread = None
             if now - self._started_at >= STEADY_S:
                 self._failures = 0
-            self.next_at = now + 1.0 + full_jitter(_RNG, self._failures, AGAIN_FIRST_S, AGAIN_MAX_S)
+            self.next_at = now + AGAIN_MIN_S + full_jitter(_RNG, self._failures, AGAIN_FIRST_S, AGAIN_MAX_S)
             self._failures += 1
             return
         self._started_at = now

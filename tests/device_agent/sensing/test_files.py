@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_a_rotated_file_is_read_to_its_end_and_then_the_new_one(log: Tail, *, re
     if restarts:
         log.restart()
     assert log.poll() == [4]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_file_that_was_rotated_several_times_meanwhile(log: Tail, *, restarts: bool) -> None:
+    log.write(HEAD + line(0))
+    assert log.poll() == [0]
+    log.write(line(1))
+    for turn in range(2, 5):
+        for number in range(turn, 0, -1):
+            older = log.path.with_name(f"log.csv.{number}" if number > 1 else "log.csv")
+            if older.exists():
+                older.rename(log.path.with_name(f"log.csv.{number + 1}"))
+        log.write(HEAD + line(turn))
+        os.utime(log.path, ns=(0, time.time_ns() + turn * 10**9))
+    log.path.with_name("log.csv.9.gz").write_bytes(b"packed")
+    if restarts:
+        log.restart()
+    assert log.poll() == [1, 2, 3, 4]
+    assert log.refused == {}
 
 
 def test_a_file_that_was_renamed_goes_on_until_there_is_a_new_one(log: Tail) -> None:
