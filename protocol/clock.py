@@ -24,9 +24,6 @@ JUMP_S = 2.0
 KEEP_EVERY_S = 6 * 3600.0
 """The last known time is written so often: four small files a day are nothing to a memory card."""
 
-PROVISIONAL_BELOW_S = 1e9
-"""Times of samples below this (2001) are seconds since boot: no board runs for thirty years, no clock is that slow."""
-
 
 class ClockSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[clock]`` table of both configuration files."""
@@ -117,40 +114,3 @@ def moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (OverflowError, ValueError, OSError):
         return f"{seconds:.0f} s since 1970"
-
-
-# -- times of samples
-
-
-def stamp(reading: Reading, *, settled: bool) -> float:
-    """Return the time to give a sample that is taken now.
-
-    Seconds since 1970 when the clock is ``settled``. Otherwise it is provisional: seconds since boot, which are right
-    against each other, and less than ``PROVISIONAL_BELOW_S``, so that nobody takes them for a date. The sample loses
-    nothing: once the clock is settled, ``reading.offset`` added to provisional times of this boot makes them right::
-
-        UPDATE samples SET time = time + :offset WHERE time < 1e9
-
-    Do that before the first row with a right time is written, so that times stay in order, and once at the start, too:
-    the process may be another one than that which wrote them. Rows of an earlier boot (its id is in
-    ``protocol.adapters.system_clock.boot_id``; remember it with the provisional rows) take ``orphan_offset`` instead.
-    """
-    return reading.wall if settled else reading.since_boot
-
-
-def is_provisional(sampled: float) -> bool:
-    """Return whether a sample's time is in seconds since boot."""
-    return sampled < PROVISIONAL_BELOW_S
-
-
-def orphan_offset(first: float, last: float, *, before: float | None, until: float) -> float:
-    """Return what to add to the provisional times ``first`` to ``last`` of a boot that ended without ever being told.
-
-    When that boot was, nobody knows any more: after the newest right time in the store (``before``), and before this
-    boot began (``until``, its ``Reading.offset``). So the samples follow directly on what was known, keep their
-    distances, which is all that windows need, and end at ``until`` where both cannot be. With nothing known before,
-    they end at ``until``, too.
-    """
-    if before is None or before + (last - first) > until:
-        return until - last
-    return before - first

@@ -95,7 +95,7 @@ class Intake:
             values=kept,
             time=moment,
             label=self._label_for_row(label, where),
-            arrived=at.monotonic_s if time is None and not at.clock_set else None,
+            arrived=at.monotonic_s if time is None and not (at.clock_set and at.clock_sure) else None,
         )
 
     def hold_label(self, label: Sent, where: str = "") -> None:

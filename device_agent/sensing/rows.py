@@ -16,6 +16,8 @@ class Moment(NamedTuple):
     """Seconds since 1970 UTC."""
     clock_set: bool = True
     """Whether ``wall_s`` may be believed."""
+    clock_sure: bool = True
+    """Whether nobody will say that it is another time after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,23 @@ class Row:
     label: float = MISSING
     """NaN: not labelled (yet)."""
     arrived: float | None = None
-    """Monotonic seconds, when ``time`` is what a clock said that was not set: it is mended before it is stored."""
+    """Monotonic seconds, when ``time`` is what a clock said that was not set, or not surely: it is mended later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootTime:
+    """What the clocks say of this boot, when rows are stored."""
+
+    boot: str
+    """Name of the boot."""
+    awake: float
+    """What is to be added to monotonic seconds to have seconds since boot, time spent suspended included."""
+    offset: float
+    """What is to be added to seconds since boot to have the time since 1970, if the clock is right."""
+    dated: bool
+    """Whether the clock says a date that can be."""
+    sure: bool
+    """Whether nobody will say that it is another one after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

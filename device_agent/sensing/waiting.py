@@ -103,8 +103,8 @@ class Waiting:
 
 
 def mended(rows: list[Row], time_of: Callable[[float], float]) -> list[Row]:
-    """Return the rows, with times for those that came while the clock was not set.
+    """Return the rows, with the best times that there are now for those that came while the clock was not sure.
 
     ``time_of`` takes monotonic seconds.
     """
-    return [row if row.arrived is None else replace(row, time=time_of(row.arrived), arrived=None) for row in rows]
+    return [row if row.arrived is None else replace(row, time=time_of(row.arrived)) for row in rows]

@@ -3,23 +3,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protocol.adapters.system_clock import FILE, SystemClock, boot_id, read_clocks
 from protocol.clock import (
     EARLIEST_S,
     KEEP_EVERY_S,
-    PROVISIONAL_BELOW_S,
     SLACK_S,
     Reading,
     WallClock,
-    is_provisional,
     jumped,
     moment,
     not_set,
-    orphan_offset,
-    stamp,
 )
 
 if TYPE_CHECKING:
@@ -90,32 +84,6 @@ def test_a_jump_is_told_from_drift() -> None:
     assert jumped(before, reading(90.0, 1050.0))
 
 
-# -- times of samples
-
-
-def test_a_sample_before_the_clock_is_set_has_its_time_later() -> None:
-    early, late = reading(7.0, 100.0), reading(TODAY, 160.0)
-    taken = stamp(early, settled=False)
-    assert is_provisional(taken)
-    assert taken + late.offset == TODAY - 60.0
-    assert stamp(late, settled=True) == TODAY
-    assert not is_provisional(TODAY)
-
-
-@given(
-    first=st.floats(0, 1e7),
-    span=st.floats(0, 1e7),
-    gap=st.none() | st.floats(-1e6, 1e8),
-)
-def test_samples_of_a_boot_that_never_knew_keep_their_distances(first: float, span: float, gap: float | None) -> None:
-    until = TODAY
-    before = None if gap is None else until - gap
-    shift = orphan_offset(first, first + span, before=before, until=until)
-    assert first + span + shift <= until + 1e-3
-    if before is not None and span <= until - before:
-        assert first + shift >= before - 1e-3
-
-
 # -- the file
 
 
@@ -146,6 +114,6 @@ def test_a_folder_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
 
 def test_the_clocks_of_this_machine() -> None:
     first, second = read_clocks(), read_clocks()
-    assert 0.0 < first.since_boot <= second.since_boot < PROVISIONAL_BELOW_S
+    assert 0.0 < first.since_boot <= second.since_boot < 1e9
     assert not jumped(first, second)
     assert len(boot_id()) == 36

@@ -33,6 +33,9 @@ AGAIN_MAX_S = 120.0
 """After a write that failed, ever more rarely."""
 
 CLOCK_LOOK_S = 2.0
+MEND_LOOK_S = 30.0
+"""So often one looks whether stored times can be made right."""
+
 FACTS_AFTER_S = 60.0
 """What became of the sources is written down with the next rows; when none come, so long after it changed."""
 
@@ -57,6 +60,7 @@ class Recorder:
         self._retry_at: float | None = None
         self._facts = b""
         self._facts_at: float | None = None
+        self._mend_at = 0.0
         refuse_newer(state_dir)
         self._open()
 
@@ -136,6 +140,10 @@ class Recorder:
         """When ``attend`` has something to do; infinity: not before something comes."""
         if self._retry_at is not None:
             return self._retry_at
+        mending = self._mend_at if self._store is not None and self._store.guessing else math.inf
+        return min(mending, self._rows_due())
+
+    def _rows_due(self) -> float:
         since = self._waiting.since
         if since is None:
             return math.inf if self._facts_at is None or self._store is None else self._facts_at
@@ -147,6 +155,7 @@ class Recorder:
         """Write if it is time; return whether the store is a new one, and all positions are forgotten."""
         if now < self.deadline:
             return False
+        self._mend_at = now + MEND_LOOK_S
         if self._store is None:
             self._open()
         if self._store is None or not self._clock.settled:
@@ -162,9 +171,10 @@ class Recorder:
     def close(self) -> None:
         """Write what waits, if that can be, and close the store."""
         if self._store is not None:
-            if self._clock.settled:
-                self._write(self._store, math.inf)
-            self._store.close()
+            # Guessed times are mended after the start, in this boot; rows that are not there never are.
+            self._write(self._store, math.inf)
+            if self._store is not None:
+                self._store.close()
             self._store = None
 
     # -- steps
@@ -184,7 +194,7 @@ class Recorder:
     def _put_off(self, now: float) -> None:
         with self._lock:
             self._waiting.since = now if self._waiting.size else None
-        if self._store is not None:
+        if self._store is not None and self._waiting.size:
             self.trouble = "the clock is not set: rows wait in memory"
         if self._store is None:
             self._retry_at = now + self._wait_s()
@@ -193,16 +203,18 @@ class Recorder:
         with self._lock:
             load = self._waiting.take()
             facts = msgspec.json.encode(self.facts())
-        moment = self._clock.now()
+        moment, at = self._clock.now(), self._clock.boot_time()
         self._facts_at = None
         fresh = facts if facts != self._facts else b""
-        if not load and not fresh:
+        mending = store.mends(at)
+        if not load and not fresh and not mending:
             return False
         batch = Batch(
             rows=mended(load.rows, self._clock.time_of),
             stretches=load.stretches,
             progress=load.progress,
             facts=fresh,
+            at=at,
         )
         try:
             attached = store.append(batch, moment.wall_s if moment.clock_set else None)
@@ -218,6 +230,8 @@ class Recorder:
         self._recovered()
         with self._lock:
             self._waiting.written()
+        if mending:
+            log.info("the clock was set: samples that came before have better times now")
         if attached:
             log.info("labels came for %d rows", attached)
         return False

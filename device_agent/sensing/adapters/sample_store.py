@@ -7,7 +7,6 @@ newest row is never evicted: after it the next number is known, whatever else ha
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import sqlite3
 import struct
@@ -17,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from device_agent.adapters.store import StoreCorruptError, StoreError, StoreWriteError
+from device_agent.sensing.adapters import guesses
+from device_agent.sensing.adapters.aside import is_corrupt, put_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from device_agent.sensing.rows import Row, Stretch
+    from device_agent.sensing.rows import BootTime, Row, Stretch
     from device_agent.sensing.sources import SamplesSettings
 
 FILE_NAME = "samples.sqlite"
 SCHEMA_VERSION = 1
-MAX_ASIDE = 3
-"""Damaged files that are kept; they are as large as the store may be."""
-
 EVICTED_SHARE = 64
 """Of too many rows one in so many goes: not a few with each commit, which would write more than it frees."""
 
@@ -45,8 +43,6 @@ SCHEMA = (
         vals BLOB NOT NULL, label REAL)""",
 )
 
-_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -59,6 +55,8 @@ class Batch:
     """Positions of sources after these rows; None takes one back."""
     facts: bytes = b""
     """What is to be told of the sources; empty: as before."""
+    at: BootTime | None = None
+    """What the clocks say; None: all times are sure."""
 
 
 class SampleStore:
@@ -77,12 +75,15 @@ class SampleStore:
         self.newest = self.oldest = 0
         """Numbers of rows; 0: there is none. ``newest`` is also how many there have ever been."""
         self.labelled = 0
-        """How often labels were attached later."""
+        """How often labels were attached, or times mended, later."""
+        self.guessing = False
+        """Whether rows may get other times when somebody says what time it is."""
         self.largest_bytes = 0
         """How much the file has taken up at most since it was opened."""
         self._settings = settings
         self._streams: dict[tuple[str, tuple[str, ...]], int] = {}
         self._numbers: dict[str, int] = {}
+        self._kept = guesses.Kept()
         self._open()
 
     @property
@@ -115,13 +116,17 @@ class SampleStore:
     def begin_anew(self) -> None:
         """Rename the damaged file, and make a new one."""
         self._db.close()
-        self.set_aside = _put_aside(self.path)
+        self.set_aside = put_aside(self.path)
         self._open()
 
     def position(self, source: str) -> bytes | None:
         """Return how far the source has been read, as it was stored with the last of its rows."""
         found = self._db.execute("SELECT value FROM meta WHERE key = ?", (f"at:{source}",)).fetchone()
         return bytes(found[0]) if found else None
+
+    def mends(self, at: BootTime) -> bool:
+        """Return whether the next ``append`` has better times for rows that are there."""
+        return self.guessing and guesses.due(self._kept, at)
 
     def append(self, batch: Batch, now: float | None) -> int:
         """Write the batch in one transaction, synced to the disk, and evict what is too old, too many or too much.
@@ -130,16 +135,22 @@ class SampleStore:
         Raise ``StoreWriteError`` with nothing written, or ``StoreCorruptError``.
         """
         before = self.newest, self.oldest, dict(self._streams), dict(self._numbers)
+        kept, moved = self._kept, 0
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._insert(batch.rows)
+            if batch.at is not None:
+                kept, moved = guesses.settle(self._db, kept, batch.at)
+            self._insert(batch.rows, batch.at)
             attached = sum(map(self._attach, batch.stretches))
             self._set_meta({f"at:{name}": value for name, value in (batch.progress or {}).items()})
             if batch.facts:
                 self._set_meta({"facts": batch.facts})
-            if attached:
+            if attached or moved:
                 self._set_meta({"labelled": str(self.labelled + 1).encode()})
             self._evict(now)
+            guessing = guesses.there_are(self._db)
+            if kept != self._kept:
+                self._set_meta({guesses.KEY: msgspec.json.encode(kept)})
             self._db.execute("COMMIT")
         except sqlite3.Error as exc:
             self.newest, self.oldest, self._streams, self._numbers = before
@@ -147,7 +158,8 @@ class SampleStore:
             if is_corrupt(exc):
                 raise StoreCorruptError(f"{self.path} is damaged ({exc})") from exc
             raise StoreWriteError(str(exc)) from exc
-        self.labelled += bool(attached)
+        self.labelled += bool(attached or moved)
+        self.guessing, self._kept = guessing, kept
         return attached
 
     def close(self) -> None:
@@ -156,7 +168,7 @@ class SampleStore:
 
     # -- steps of a transaction
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, rows: Sequence[Row], at: BootTime | None) -> None:
         if not rows:
             return
         first = self.newest + 1
@@ -167,6 +179,8 @@ class SampleStore:
                 for index, row in enumerate(rows)
             ),
         )
+        if at is not None:
+            guesses.remember(self._db, first, rows, at)
         self._set_meta({"numbers": msgspec.json.encode(self._numbers)})
         self.newest = first + len(rows) - 1
         self.oldest = self.oldest or first
@@ -189,7 +203,7 @@ class SampleStore:
         chosen = "" if stretch.source is None else " AND stream IN (SELECT id FROM streams WHERE source = ?)"
         values: list[Any] = [label, stretch.start, stretch.until]
         done = self._db.execute(
-            f"UPDATE samples SET label = ? WHERE time BETWEEN ? AND ?{chosen}",  # noqa: S608 - a constant
+            f"UPDATE samples SET label = ? WHERE time BETWEEN ? AND ? AND id NOT IN ({guesses.UNDATED}){chosen}",  # noqa: S608 - constants
             values if stretch.source is None else [*values, stretch.source],
         )
         return done.rowcount
@@ -221,6 +235,7 @@ class SampleStore:
         first = min(first, self.newest)
         if first > self.oldest:
             self._db.execute("DELETE FROM samples WHERE id < ?", (first,))
+            guesses.forget(self._db, first)
             self.oldest = first
 
     def _roll_back(self) -> None:
@@ -239,7 +254,7 @@ class SampleStore:
         except sqlite3.DatabaseError as exc:
             if isinstance(exc, sqlite3.OperationalError) and not is_corrupt(exc):
                 raise StoreWriteError(f"{self.path} cannot be used: {exc}") from exc
-            self.set_aside = _put_aside(self.path)
+            self.set_aside = put_aside(self.path)
             try:
                 self._open_file()
             except sqlite3.Error as again:
@@ -258,6 +273,7 @@ class SampleStore:
             self.oldest, self.newest = db.execute(
                 "SELECT ifnull(min(id), 0), ifnull(max(id), 0) FROM samples"
             ).fetchone()
+            self.guessing, self._kept = guesses.there_are(db), guesses.kept_in(db)
         except (KeyError, ValueError, msgspec.DecodeError) as exc:
             db.close()
             raise sqlite3.DatabaseError(f"what is in it makes no sense: {exc}") from exc
@@ -282,6 +298,7 @@ class SampleStore:
         db.execute("PRAGMA wal_autocheckpoint = 256")
         if version == 0:
             _create(db)
+        db.execute(guesses.TABLE)  # stores made before this was kept have none
         free, pages = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
         if free > pages // FREE_SHARE:
             # Room that a lower limit has freed goes back to the file system. A script, for that is stepped to its end.
@@ -321,12 +338,6 @@ def refuse_newer(state_dir: Path) -> None:
         )
 
 
-def is_corrupt(exc: sqlite3.Error) -> bool:
-    """Return whether the error says that the file is damaged."""
-    code = getattr(exc, "sqlite_errorcode", None)
-    return (code & 0xFF) in _CORRUPT if code is not None else False
-
-
 def _create(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA:
@@ -335,22 +346,3 @@ def _create(db: sqlite3.Connection) -> None:
     # user_version is part of the transaction: a kill in between leaves an empty file, which is made again.
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
-
-
-def _put_aside(path: Path) -> Path:
-    """Rename the damaged file and its companions; only the newest few are kept."""
-    for number in range(MAX_ASIDE, 0, -1):
-        for suffix in ("", "-wal", "-shm"):
-            part = path.with_name(f"{path.name}.corrupt-{number}{suffix}")
-            if not part.exists():
-                continue
-            if number == MAX_ASIDE:
-                part.unlink()
-            else:
-                part.rename(path.with_name(f"{path.name}.corrupt-{number + 1}{suffix}"))
-    aside = path.with_name(f"{path.name}.corrupt-1")
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            os.replace(part, aside.with_name(aside.name + suffix))  # noqa: PTH105 - whole or not at all
-    return aside
