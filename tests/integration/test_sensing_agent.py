@@ -154,10 +154,11 @@ class Writer(threading.Thread):
         self.path = path
         self.written = 0
         self.ending = threading.Event()
+        self.known = threading.Event()
+        """Set when the first file has been found: files that were rotated before anybody looked are nobody's."""
 
     def run(self) -> None:
         chance = random.Random(9)
-        rotations = 0
         while not self.ending.is_set():
             fresh = not self.path.exists()
             with self.path.open("a", buffering=1) as file:
@@ -171,7 +172,7 @@ class Writer(threading.Thread):
                     file.write(text[half:])
                     self.written += 1
                     time.sleep(0.0005)
-            rotations += 1
+            self.known.wait(60)
             for number in range(25, 0, -1):
                 older = self.path.with_name(f"{self.path.name}.{number}")
                 if older.exists():
@@ -187,6 +188,8 @@ def test_killed_while_a_file_grows_and_rotates_every_line_is_stored_once(agent: 
     device.start()
     writer = Writer(tmp_path / "log.csv")
     writer.start()
+    wait_until(lambda: bool(stored(device, "v")), "the first row")
+    writer.known.set()
     for _ in range(4):
         before = len(stored(device, "v"))
         wait_until(lambda n=before: len(stored(device, "v")) > n + 200, "more rows")  # type: ignore[misc]
