@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from models import build
-from models.predicting import NumpyPredictor
+from models.predicting import NumpyPredictor, Origin
 from models.tflite.calibration import ranges_of, scheme_of
-from models.tflite.file import Origin, TfliteModel
+from models.tflite.file import TfliteModel
 from models.tflite.lowering import lower
 from models.tflite.predicting import TflitePredictor
 from models.tflite.runtime import load_runtime

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from device_agent.sensing.adapters.foreteller import Foreteller
     from device_agent.sensing.adapters.station import Station
     from device_agent.settings import AgentSettings
     from protocol.link import LinkEvent
@@ -63,6 +64,7 @@ class Service:
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
         self._clock = SystemClock(state_dir, wait_s=settings.clock.wait_s)
+        self._foreteller = self._opened_foreteller()
         self._station = self._opened_station()
         self._watch = FileWatch(settings.data.path) if settings.data.path else None
         self._sensors = Sensors(settings, self._clock, self._station)
@@ -98,8 +100,9 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
-            if self._station is not None:
-                self._station.start()
+            for part in (self._foreteller, self._station):
+                if part is not None:
+                    part.start()
             self._take(ev.Started())
             while self._exit_code is None:
                 event = self._next_event()
@@ -117,8 +120,9 @@ class Service:
             self._link.stop(0.5)
             self._link = None
         self._trainer.close(0.05)
-        if self._station is not None:
-            self._station.close()
+        for part in (self._station, self._foreteller):
+            if part is not None:
+                part.close()
         self._store.close()
         self._supervised.close()
 
@@ -159,15 +163,23 @@ class Service:
             trainer_alive=self._trainer.alive,
             step_s=self._trainer.step_s(time.monotonic()),
             max_step_s=self._settings.training.max_step_s,
-            sensing_alive=self._station is None or self._station.alive(),
+            sensing_alive=self._sensing_alive(),
         )
+
+    def _sensing_alive(self) -> bool:
+        foretelling = self._foreteller is None or self._foreteller.alive
+        return foretelling and (self._station is None or self._station.alive())
 
     def _take(self, event: ev.Event) -> bool:
         """Handle the event, and at once the answers of commands that have one; return whether anything changed."""
         news = not isinstance(event, ev.Tick)
         waiting: deque[ev.Event] = deque([event])
         while waiting:
-            commands = self._core.handle(waiting.popleft(), time.monotonic())
+            event = waiting.popleft()
+            commands = self._core.handle(event, time.monotonic())
+            # With a training, the scale of this device's inputs may have become another one.
+            if self._foreteller is not None and isinstance(event, ev.ModelCached | ev.TrainingDone):
+                self._foreteller.model_changed()
             news = news or bool(commands)
             for command in commands:
                 answer = self._actions[type(command)](command)
@@ -181,7 +193,16 @@ class Service:
         # Only for those that have sources.
         from device_agent.sensing.adapters.station import Station  # noqa: PLC0415 - see above
 
-        return Station(self._settings, self._inbox.put, self._clock)
+        listener = self._foreteller.row if self._foreteller is not None else None
+        return Station(self._settings, self._inbox.put, self._clock, listener)
+
+    def _opened_foreteller(self) -> Foreteller | None:
+        if not self._settings.predictions.topic:
+            return None
+        # Only for those that predict.
+        from device_agent.sensing.adapters.foreteller import Foreteller  # noqa: PLC0415 - see above
+
+        return Foreteller(self._settings, self._cache.open)
 
     def _restored_core(self) -> DeviceCore:
         incarnation, durable, outbox = self._store.restore()
@@ -241,7 +262,9 @@ class Service:
         if self._station is None:
             return {}
         found = self._station.figures()
-        return {
+        foreteller = self._foreteller
+        predicting = {"predictions": foreteller.made, "predictions_fault": foreteller.trouble} if foreteller else {}
+        return predicting | {
             "samples": found.rows,
             "samples_taken": found.taken,
             "samples_bytes": found.store_bytes,

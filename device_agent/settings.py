@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta, Struct
 
 from device_agent.hours import HOURS_PATTERN, span
+from device_agent.sensing.predictions import PredictionSettings
 from device_agent.sensing.sources import MqttSource, SamplesSettings, Source
 from protocol.clock import ClockSettings
 from protocol.identifiers import IDENTIFIER_PATTERN
@@ -132,6 +133,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     data: DataSettings = DataSettings()
     sources: dict[Name, Source] = {}
     samples: SamplesSettings = SamplesSettings()
+    predictions: PredictionSettings = PredictionSettings()
     broker: BrokerSettings = BrokerSettings()
     training: TrainingSettings = TrainingSettings()
     outbox: OutboxSettings = OutboxSettings()
@@ -152,7 +154,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"{len(self.sources)} sources, where at most {MAX_SOURCES} are allowed")
         for name, source in self.sources.items():
             if isinstance(source, MqttSource):
-                _check_source_broker(name, source, insecure=security.insecure)
+                _check_broker(f"sources.{name}", source.broker, insecure=security.insecure)
+        if self.predictions.topic and not self.sources:
+            raise ValueError("predictions.topic is set, and there are no [sources.NAME]: nothing to predict of")
+        if self.predictions.topic:
+            _check_broker("predictions", self.predictions.broker, insecure=security.insecure)
         self.broker.check_exposure(
             insecure=security.insecure,
             missing="" if security.federation_keys else "federation_keys",
@@ -160,11 +166,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
 
 
-def _check_source_broker(name: str, source: MqttSource, *, insecure: bool) -> None:
+def _check_broker(name: str, broker: BrokerSettings, *, insecure: bool) -> None:
     try:
-        source.broker.check_exposure(insecure=insecure)
+        broker.check_exposure(insecure=insecure)
     except ValueError as exc:
-        raise ValueError(f"sources.{name}: {str(exc).replace('[broker.tls]', f'[sources.{name}.broker.tls]')}") from exc
+        raise ValueError(f"{name}: {str(exc).replace('[broker.tls]', f'[{name}.broker.tls]')}") from exc
 
 
 MAX_MODEL_BYTES = MAX_UPDATE_BYTES // 4

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from models.network import Model
 from models.parameters import FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which version of which federation predicts; identifiers as in the protocol."""
+
+    federation: str = ""
+    epoch: str = ""
+    version: int = 0
+
+
+NOBODYS = Origin()
 
 
 class Predictor(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol.errors import ProtocolError
-from protocol.fields import Counts, Figure, Seconds, Share
+from protocol.fields import Counts, Figure, Reason, Seconds, Share
 
 MAX_STATUS_BYTES = 16 * 1024
 
@@ -153,6 +153,10 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     """Rows ever stored there."""
     samples_bytes: Figure = 0
     samples_refused: Counts = {}
+    predictions: Figure = 0
+    """Published since the process started."""
+    predictions_fault: Reason = ""
+    """Why there are none by the newest model."""
     """What was refused or left out since the agent started, by source and kind."""
     rss_bytes: Figure = 0
     uptime_s: Seconds = 0.0

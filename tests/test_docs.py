@@ -56,7 +56,9 @@ def tables(settings: type[Struct]) -> dict[str, type[Struct]]:
     for field in msgspec.structs.fields(settings):
         if table := table_of(field.type):
             found[field.name] = table
-            found |= {f"{field.name}.{name}": inner for name, inner in tables(table).items()}
+            # A broker within another table has the keys of the first one, which are documented once.
+            inner = {name: kind for name, kind in tables(table).items() if not name.startswith("broker")}
+            found |= {f"{field.name}.{name}": kind for name, kind in inner.items()}
         found |= kinds_of(field)
     return found
 

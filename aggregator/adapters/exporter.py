@@ -73,8 +73,9 @@ class TfliteExporter:
 
     def _write(self, version: VersionRecord) -> None:
         # Late: an aggregator that exports nothing does without what writes these files.
+        from models.predicting import Origin  # noqa: PLC0415 - see above
         from models.tflite.adapters.files import write_file  # noqa: PLC0415 - see above
-        from models.tflite.file import Origin, TfliteModel  # noqa: PLC0415 - see above
+        from models.tflite.file import TfliteModel  # noqa: PLC0415 - see above
 
         parameters = vector_of(version.parameters).astype(np.float32)
         origin = Origin(federation=self._federation, epoch=self._epoch, version=version.version)

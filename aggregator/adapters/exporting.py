@@ -16,9 +16,10 @@ from aggregator.adapters.registry import Registry
 from aggregator.downlink import vector_of
 from models import DataError, Model, TfliteError, build
 from models.parameters import FloatArray
+from models.predicting import Origin
 from models.tflite.adapters.files import write_file
 from models.tflite.calibration import scheme_of
-from models.tflite.file import Origin, TfliteModel
+from models.tflite.file import TfliteModel
 from models.tflite.lowering import lower
 from models.tflite.predicting import TflitePredictor
 from models.tflite.runtime import RuntimeUnavailable, load_runtime

@@ -1,10 +1,23 @@
-"""What the C library's allocator is told before the training begins."""
+"""What has to be said before NumPy is imported: how many threads, and what the allocator gives back."""
 
 from __future__ import annotations
+
+import os
 
 _M_MMAP_THRESHOLD = -3
 """mallopt's number for it (malloc.h)."""
 LARGE_BYTES = 65536
+
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Each BLAS thread costs a buffer of megabytes and, on a board, the cores that the device's own work needs."""
+
+
+def before_numpy() -> None:
+    """Prepare the process for NumPy; whoever imports it first calls this. One BLAS thread, unless told otherwise."""
+    for name in BLAS_THREADS:
+        os.environ.setdefault(name, "1")
+    give_back_large_blocks()
 
 
 def give_back_large_blocks() -> None:

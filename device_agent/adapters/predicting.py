@@ -12,10 +12,10 @@ import numpy as np
 from models.errors import TfliteError
 from models.network import Model
 from models.parameters import FloatArray
-from models.predicting import NumpyPredictor, Predictor
+from models.predicting import NumpyPredictor, Origin, Predictor
 
 if TYPE_CHECKING:
-    from models.tflite.file import Origin, TfliteModel
+    from models.tflite.file import TfliteModel
     from models.tflite.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,10 @@ class ServingPredictor:
                 raise RuntimeError("no version has been given to the predictor yet")
             return self._predictor.predict(x)
 
-    def update(self, parameters: FloatArray, origin: Origin) -> None:
+    def update(self, parameters: FloatArray, origin: Origin) -> Predictor:
         """Go over to other parameters, which must not change from here on. The old ones answer until then.
+
+        Return what answers by these, whatever comes later.
 
         A file that cannot be written is logged, and the prediction goes on without it.
         """
@@ -77,6 +79,7 @@ class ServingPredictor:
                 log.warning(f"NumPy predicts, not {self._runtime.name}: {exc}")
         with self._lock:
             self._predictor = fresh
+        return fresh
 
     def _find_runtime(self) -> None:
         # Late and guarded: a device without the extra has neither a runtime nor what writes the files.

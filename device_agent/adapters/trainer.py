@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from device_agent.adapters.allocator import give_back_large_blocks
+from device_agent.adapters.allocator import before_numpy
 from device_agent.adapters.keeper import Keeper
 from device_agent.commands import Evaluate, Train
 from device_agent.events import TaskFailed, TrainingDone
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from device_agent.adapters.workbench import Workbench
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
-
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Each BLAS thread costs a buffer of megabytes and, on a board, the cores that the device's own work needs."""
 
 
 class Trainer:
@@ -124,9 +120,7 @@ class Trainer:
 
     def _workbench(self) -> Workbench:
         if self._bench is None:
-            for name in BLAS_THREADS:
-                os.environ.setdefault(name, "1")
-            give_back_large_blocks()
+            before_numpy()
             from device_agent.adapters.workbench import Workbench  # noqa: PLC0415 - 12 MB that idle devices do without
 
             self._bench = Workbench(self._settings, self._keeper, self._deliver)

@@ -16,6 +16,7 @@ import numpy as np
 from models.errors import TfliteError
 from models.network import Model
 from models.parameters import FloatArray
+from models.predicting import NOBODYS, Origin
 from models.tflite.calibration import Scheme
 from models.tflite.checking import FileRecord, Place, examine
 from models.tflite.graph import Graph
@@ -32,15 +33,6 @@ _ORIGIN_BYTES = 512
 _DESCRIPTION_BYTES = 160
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Which version of which federation a file holds; identifiers as in the protocol."""
-
-    federation: str = ""
-    epoch: str = ""
-    version: int = 0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TfliteModel:
     """The bytes of a file, known to be what we write for this model."""
@@ -53,7 +45,7 @@ class TfliteModel:
 
     @classmethod
     def export(
-        cls, model: Model, parameters: FloatArray, origin: Origin = Origin(), scheme: Scheme | None = None
+        cls, model: Model, parameters: FloatArray, origin: Origin = NOBODYS, scheme: Scheme | None = None
     ) -> TfliteModel:
         """Make the file: float32, or with a scheme (``quantizing.scheme_of``) int8.
 
@@ -89,7 +81,7 @@ class TfliteModel:
             raise TfliteError("this .tflite file does not say which version it holds") from exc
         return Origin(federation=federation, epoch=epoch, version=version)
 
-    def patch(self, parameters: FloatArray, origin: Origin = Origin()) -> TfliteModel:
+    def patch(self, parameters: FloatArray, origin: Origin = NOBODYS) -> TfliteModel:
         """Return the file with other parameters: the same bytes as a fresh export with the same scheme."""
         data = bytearray(self.data)
         graph = _graph(self.model, parameters, self.scheme)

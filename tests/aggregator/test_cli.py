@@ -25,7 +25,8 @@ from aggregator.downlink import render
 from aggregator.ledger import record_of, shelf_of
 from aggregator.records import Aggregation, Counters, DeviceRecord, ServerState
 from fedmq.embedded_broker import EmbeddedBroker
-from models.tflite.file import Origin, TfliteModel
+from models.predicting import Origin
+from models.tflite.file import TfliteModel
 from protocol.link import Received
 from protocol.messages import decode_command
 from tests.support.aggregators import PATIENCE_S, HandDevice, spawn, write_config

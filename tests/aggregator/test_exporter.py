@@ -16,7 +16,8 @@ from aggregator.ledger import record_of
 from aggregator.records import VersionRecord
 from fedmq.embedded_broker import EmbeddedBroker
 from models import build
-from models.tflite.file import Origin, TfliteModel
+from models.predicting import Origin
+from models.tflite.file import TfliteModel
 from tests.support.aggregators import HandDevice, Running, write_config
 from tests.support.links import Links
 

@@ -10,9 +10,9 @@ import pytest
 
 from device_agent.adapters.predicting import ServingPredictor
 from models import DataError
-from models.predicting import NumpyPredictor
+from models.predicting import NumpyPredictor, Origin
 from models.tflite import runtime as runtimes
-from models.tflite.file import Origin, TfliteModel
+from models.tflite.file import TfliteModel
 from models.tflite.predicting import TflitePredictor
 from models.tflite.runtime import RuntimeUnavailable
 from tests.models.examples import model_and_data

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from models import DataError, SpecError, TfliteError
+from models.predicting import Origin
 from models.tflite.backbone import BLOCK_ROWS, Backbone, BackboneSpec
 from models.tflite.calibration import ranges_of, scheme_of
-from models.tflite.file import Origin, TfliteModel
+from models.tflite.file import TfliteModel
 from models.tflite.graph import Drawing
 from models.tflite.lowering import lower
 from models.tflite.quantizing import quantize

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from models import TfliteError, build
+from models.predicting import Origin
 from models.tflite import schema
 from models.tflite.calibration import Scheme, ranges_of, scheme_of
-from models.tflite.file import ORIGIN_KEY, Origin, TfliteModel
+from models.tflite.file import ORIGIN_KEY, TfliteModel
 from models.tflite.lowering import lower
 from models.tflite.schema import OPTIONS, TENSOR_TYPES, Operator
 from tests.models.examples import SPECS, model_and_data

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from models import Model, TfliteError, build
+from models.predicting import Origin
 from models.tflite import reference
 from models.tflite.calibration import Scheme, ranges_of, scheme_of
-from models.tflite.file import Origin, TfliteModel
+from models.tflite.file import TfliteModel
 from models.tflite.graph import MAX_CONCATENATED
 from models.tflite.lowering import lower
 from models.tflite.predicting import TflitePredictor

@@ -10,9 +10,10 @@ from sklearn.datasets import load_digits
 
 from models import Dataset, Model, TrainingPlan, build, local_train
 from models.parameters import FloatArray
+from models.predicting import Origin
 from models.tflite import reference
 from models.tflite.calibration import Statistics, ranges_of, scheme_of
-from models.tflite.file import Origin, TfliteModel
+from models.tflite.file import TfliteModel
 from models.tflite.lowering import lower
 from models.tflite.predicting import BLOCK_ROWS, TflitePredictor
 from models.tflite.runtime import Runtime, load_runtime

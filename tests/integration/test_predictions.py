@@ -1,0 +1,170 @@
+"""From a sensor's message to the prediction, with real processes and a real broker, while versions change."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pytest
+
+from protocol.link import Received
+from protocol.topics import Topics
+from tests.support.federation import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedmq.embedded_broker import EmbeddedBroker
+    from tests.support.links import Links, Peer
+
+STEP_S = 0.1
+WINDOW, STRIDE = 10, 5
+TOPIC = "press-1/state"
+
+AGGREGATOR = """
+[aggregator]
+federation = "mill"
+state_dir = "{folder}/aggregator"
+[broker]
+port = {port}
+[model]
+kind = "softmax"
+inputs = 4
+outputs = 2
+[features]
+channels = ["x", "y"]
+rate_hz = 10
+window = {window}
+stride = {stride}
+max_gap_s = 1.0
+compute = ["mean", "deviation"]
+standardize = "device"
+[training]
+learning_rate = 0.5
+[schedule]
+goal = 1
+"""
+
+AGENT = """
+[device]
+id = "press-1"
+federation = "mill"
+state_dir = "{folder}/agent"
+[broker]
+port = {port}
+[data]
+holdout_block_s = 5.0
+min_examples = 4
+watch_s = 0.2
+[training]
+min_interval_s = 0.2
+[metrics]
+interval_s = 0.3
+[samples]
+commit_s = 0.2
+[sources.press]
+kind = "mqtt"
+topics = ["press-1/motion"]
+fields = {{ x = "x", y = "y" }}
+time = "time"
+label = "state"
+labels = {{ rest = 0, work = 1 }}
+max_rows_per_s = 1000.0
+broker = {{ port = {port} }}
+[predictions]
+topic = "{topic}"
+qos = 1
+broker = {{ port = {port} }}
+"""
+
+
+class Press:
+    """A sensor that measures a press at rest and at work by turns, faster than life, until it is stopped."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._rng = np.random.default_rng(0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.begun = time.time() - 3600.0
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def state_at(self, moment: float) -> str:
+        return "work" if int((moment - self.begun) / 6.0) % 2 else "rest"
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.005):
+            moment = self.begun + self.rows * STEP_S
+            state = self.state_at(moment)
+            x, y = self._rng.normal(3.0 if state == "work" else 0.0, 1.0, 2)
+            row = {"time": moment, "x": round(x, 3), "y": round(y, 3), "state": state}
+            if self._peer.link.publish("press-1/motion", json.dumps(row).encode()):
+                self.rows += 1
+
+
+@pytest.fixture
+def at_work(broker: EmbeddedBroker, tmp_path: Path) -> Iterator[Path]:
+    """An aggregator and an agent that predicts; the folder of their logs."""
+    values = {"folder": tmp_path, "port": broker.port, "window": WINDOW, "stride": STRIDE, "topic": TOPIC}
+    processes = []
+    for name, module, text in (("aggregator", "aggregator", AGGREGATOR), ("agent", "device_agent", AGENT)):
+        (tmp_path / f"{name}.toml").write_text(text.format(**values))
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            command = [sys.executable, "-m", module, "run", "--config", str(tmp_path / f"{name}.toml")]
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+    yield tmp_path
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_new_samples_are_predicted_by_the_newest_model_without_a_gap(
+    at_work: Path, broker: EmbeddedBroker, links: Links
+) -> None:
+    watcher, sensor = links(broker.port, "watcher"), links(broker.port, "sensor")
+    for peer in (watcher, sensor):
+        peer.up()
+    watcher.subscribe(TOPIC, Topics("mill").device_metrics("press-1"))
+
+    def heard(topic: str) -> list[dict[str, Any]]:
+        return [json.loads(event.payload) for event in watcher.inbox.all(Received) if event.topic == topic]
+
+    with Press(sensor) as press:
+        enough = 6
+        wait_until(
+            lambda: len({each["version"] for each in heard(TOPIC)}) >= enough, f"predictions by {enough} versions"
+        )
+    told = heard(TOPIC)
+    figures = heard(Topics("mill").device_metrics("press-1"))
+
+    assert any(each["predictions"] > 0 for each in figures), log_of(at_work)
+    assert {each["device"] for each in told} == {"press-1"}
+    ends = [each["time"] for each in told]
+    assert np.allclose(np.diff(ends), STRIDE * STEP_S), "a window without its prediction"
+    shown = [each["version"] for each in told]
+    assert shown == sorted(shown)
+    # Windows that lie in one state, by a model that has learnt something.
+    judged = [
+        each for each in told[len(told) // 2 :] if press.state_at(each["time"] - 1.0) == press.state_at(each["time"])
+    ]
+    right = [each["name"] == press.state_at(each["time"]) for each in judged]
+    assert np.mean(right) > 0.9
+    assert all(each["confidence"] >= 0.5 for each in told)
+
+
+def log_of(folder: Path) -> str:
+    return "\n".join((folder / f"{name}.log").read_text()[-1500:] for name in ("aggregator", "agent"))
