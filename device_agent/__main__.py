@@ -6,12 +6,13 @@ import argparse
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.adapters.late_imports import postponed
 
 with postponed():
+    from pathlib import Path
+
     from device_agent.settings import AgentSettings
     from protocol.adapters.configuration import ConfigurationError, load
     from protocol.adapters.logs import FORMATS, say_why, set_up_log
@@ -115,6 +116,8 @@ def _pins(settings: AgentSettings) -> tuple[bytes, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    # To translate "usage", argparse has gettext read the table of all locales: half a megabyte, and no translation.
+    vars(argparse)["_"] = str
     parser = argparse.ArgumentParser(prog="fedmq-agent", description="The agent on a device of a fedmq federation.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = _command(commands, "run", "run the agent until SIGTERM")

@@ -79,6 +79,14 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
 
+def spelled(host: str) -> str | bytes:
+    """Return the host as ``socket`` and ``ssl`` take it without IDNA, where it is plain ASCII anyhow.
+
+    A name in text makes Python load the tables of Unicode to find out that there is nothing to do: 0.4 MB.
+    """
+    return host.encode() if host.isascii() and host.isprintable() else host
+
+
 def is_loopback(host: str) -> bool:
     """Return whether the host is this machine by its spelling: localhost, 127.0.0.0/8 or ::1. No name is looked up."""
     return _LOOPBACK.fullmatch(host) is not None

@@ -2,8 +2,9 @@
 
 An import is memory for as long as the process lives. Some that the agent needs import others for a path that the agent
 never takes: paho imports ``urllib.request`` for websockets through a proxy, and that brings ``http.client`` and the
-``email`` package; ``dataclasses`` imports ``inspect`` for classes without a docstring; our settings import
-``msgspec.inspect`` to put a mistake into words. Together they are 4 MB of 28.
+``email`` package; ``pathlib`` imports ``urllib.parse`` to make URLs, and that ``ipaddress`` for addresses in brackets;
+``dataclasses`` imports ``inspect`` for classes without a docstring; our settings import ``msgspec.inspect`` to put a
+mistake into words. Together they are 4 MB of 28.
 
 The standard library can wait with that (``importlib.util.LazyLoader``): the module is there at once, and is filled when
 the first attribute of it is asked for, so whatever does need it finds it whole and nothing has to know.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-SELDOM_USED = frozenset({"inspect", "msgspec.inspect", "urllib.request"})
+SELDOM_USED = frozenset({"inspect", "ipaddress", "msgspec.inspect", "urllib.request"})
 """Only what one thread fills: before Python 3.12 a second one could see the module while it is being filled.
 
 ``import NAME`` fills a module that waits already, so only the first importer within the block is spared it.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from protocol.adapters.handshake import Handshake
 from protocol.adapters.loop import WRITABLE
 from protocol.adapters.terms import Loss
+from protocol.link import spelled
 from protocol.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _connected_to_itself(sock: socket.socket) -> int:
 
 
 def _addresses(host: str, port: int, flags: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    found = socket.getaddrinfo(spelled(host), port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, address) for family, _type, _protocol, _name, address in found]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from protocol.adapters.secret_files import path_of, read_private, read_public
 from protocol.adapters.tls_faults import TlsFault, explain
+from protocol.link import spelled
 from protocol.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class TlsSession:
         self._over: ssl.SSLError | None = None
         context = _CONTEXTS.get(settings)
         try:
-            self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=self._expected)
+            self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_hostname=spelled(self._expected))
         except (ValueError, ssl.SSLError) as exc:
             raise ConfigurationError(f"{self._expected[:80]!r} is no name that a certificate could have") from exc
 
