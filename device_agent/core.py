@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 STOP_S = 0.4
 """A training that does not come to a step's end in this time is left behind: the process must go, within a second."""
 
+LOOK_SLACK = 0.1
+"""By this share of its interval the look at the data may be late."""
+
 
 class DeviceCore:
     """One device's state and decisions.
@@ -132,7 +135,7 @@ class DeviceCore:
         if self._phase is Phase.ASLEEP:
             return self._wake_at
         parts = self._parts
-        found = [parts.ledger.deadline, self._look_at, self._working.deadline(linked=self._linked)]
+        found = [parts.ledger.deadline, self._look_by, self._working.deadline(linked=self._linked)]
         if self._linked:
             found += [parts.fetch.deadline, self._down.reread_at, parts.report.deadline, *parts.announce.deadlines]
             if self._awake_until is not None and now < self._awake_until:
@@ -240,6 +243,11 @@ class DeviceCore:
             return []
         self._look_at = now + self._settings.data.watch_s
         return [do.CheckData()]
+
+    @property
+    def _look_by(self) -> float | None:
+        # Nobody waits for it: when something else wakes the board soon, one wake-up is enough for both.
+        return None if self._look_at is None else self._look_at + LOOK_SLACK * self._settings.data.watch_s
 
     def _advance_stop(self, now: float) -> list[Command]:
         desk = self._parts.desk

@@ -23,10 +23,15 @@ class Heartbeat:
         self._ping_end: int | None = None
         self._delivered = False
 
-    def received(self, now: float) -> None:
-        """Note that bytes came in: whatever they are, they answer a ping."""
+    def received(self, now: float) -> bool:
+        """Note that bytes came in: whatever they are, they answer a ping. Return whether one was unanswered.
+
+        Then ``next_check`` is later than it was: who keeps the timer would wake up for nothing.
+        """
+        awaited = self._ping_end is not None
         self._last_in = now
         self._ping_end = None
+        return awaited
 
     def check(self, now: float, taken_bytes: int) -> Verdict:
         """Judge the connection; ``taken_bytes`` is how much the peer's TCP has acknowledged since the beginning."""

@@ -187,7 +187,12 @@ class Connection:
             # Only now is it sealed, if there is TLS, and its end known.
             self._heartbeat.pinged(now, self._wire.written)
         if not self._ended:
-            self._timer = self._loop.call_at(self._heartbeat.next_check(now), self._on_heartbeat)
+            self._set_heartbeat()
+
+    def _set_heartbeat(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._heartbeat.next_check(self._loop.now()), self._on_heartbeat)
 
     # --- reading
 
@@ -203,7 +208,8 @@ class Connection:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the link tries again
             self.fault(exc)
             return
-        self._heartbeat.received(self._loop.now())
+        if self._heartbeat.received(self._loop.now()) and not self._ended:
+            self._set_heartbeat()
 
     def _cut_off(self, reason: str) -> None:
         kind = self._wire.kind
@@ -308,14 +314,12 @@ class Connection:
             self.end(f"the broker refused: {code}", "refused", version_in_doubt=code.value == _UNSUPPORTED_VERSION)
             return
         self._up = True
-        if self._timer is not None:
-            self._timer.cancel()
         self._max_inflight = min(MAX_INFLIGHT, getattr(properties, "ReceiveMaximum", MAX_INFLIGHT))
         self._broker_max_packet = getattr(properties, "MaximumPacketSize", 0)
         now = self._loop.now()
         # The broker may have set another keep-alive; 0 would be none, but a dead connection must not be kept for ever.
         self._heartbeat = Heartbeat(self._client.keepalive or self._terms.settings.keepalive_s, now)
-        self._timer = self._loop.call_at(self._heartbeat.next_check(now), self._on_heartbeat)
+        self._set_heartbeat()
         self._owner.came_up(session_present=flags.session_present)
 
     def _on_disconnect(

@@ -153,6 +153,8 @@ class LinkLoop:
     def _wait_s(self) -> float:
         if self._calls:
             return 0.0
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)  # moot: nobody is to wake up for it
         if not self._timers:
             return _NEVER_S
         return min(max(0.0, self._timers[0][0] - self.now()), _NEVER_S)
