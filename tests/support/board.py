@@ -55,7 +55,9 @@ class Board:
         # -S: without the folders of packages that this interpreter comes with.
         bare = [sys.executable, "-S"]
         # What is compiled at the start is memory too, and an installation is compiled.
-        everything = "import device_agent.service, device_agent.adapters.workbench, protocol.adapters.tls, protocol.hpke"
+        everything = (
+            "import device_agent.service, device_agent.adapters.workbench, protocol.adapters.tls, protocol.hpke"
+        )
         subprocess.run([*bare, "-c", everything], env=self._environment, check=True)
         command = [*bare, "-m", "device_agent", "run", "--config", str(self._configuration)]
         with (self._directory / "device-0.log").open("wb") as log:
