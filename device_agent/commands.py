@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,32 +14,27 @@ if TYPE_CHECKING:
     from protocol.status import DeviceMetrics
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connect:
+class Connect(Struct, frozen=True, kw_only=True):
     """Start the link; it keeps trying by itself. Answers: link events."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disconnect:
+class Disconnect(Struct, frozen=True, kw_only=True):
     """Send what is queued, say goodbye (so that the will stays unsaid) and stop the link."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribe:
+class Subscribe(Struct, frozen=True, kw_only=True):
     """Subscribe; retained messages come again even when already subscribed."""
 
     topics: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsubscribe:
+class Unsubscribe(Struct, frozen=True, kw_only=True):
     """Take back subscriptions."""
 
     topics: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
+class Publish(Struct, frozen=True, kw_only=True):
     """Publish once. With a token the answer is ``Published``; if the link refuses, ``Published`` with an error."""
 
     topic: str
@@ -48,16 +44,14 @@ class Publish:
     token: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishMetrics:
+class PublishMetrics(Struct, frozen=True, kw_only=True):
     """Fill in what only the process knows (``rss_bytes``), encode, and publish with QoS 0."""
 
     topic: str
     metrics: DeviceMetrics
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Persist:
+class Persist(Struct, frozen=True, kw_only=True):
     """Write all of this in one durable transaction.
 
     Answers: with ``put`` always ``Persisted`` or ``PersistFailed``; without, nothing or ``PersistFailed``.
@@ -71,15 +65,13 @@ class Persist:
     """A power cut (not a kill) may take it back, though never out of order: it would be learnt once more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadUpdate:
+class LoadUpdate(Struct, frozen=True, kw_only=True):
     """Read the bytes of a stored update. Answer: ``UpdateLoaded``."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheModel:
+class CacheModel(Struct, frozen=True, kw_only=True):
     """Replace the cached model atomically. Answer: ``ModelCached`` or ``CacheFailed``."""
 
     manifest: Manifest
@@ -87,8 +79,7 @@ class CacheModel:
     """The blob that ``manifest.blob`` names; its digest has been checked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PatchModel:
+class PatchModel(Struct, frozen=True, kw_only=True):
     """Add a step to the cached model, and replace it atomically by the sum.
 
     Needs NumPy, so it comes only after a task has ended. Answer: ``ModelCached``; ``PatchFailed`` when step and cached
@@ -103,13 +94,11 @@ class PatchModel:
     """The blob that ``delta.blob`` names; its digest has been checked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropModel:
+class DropModel(Struct, frozen=True, kw_only=True):
     """Delete the cached model."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
+class Train(Struct, frozen=True, kw_only=True):
     """Train the cached model. Answer, later: ``TrainingDone``, ``TaskStopped`` or ``TaskFailed``.
 
     The shell opens the cached file while it carries this command out, so that a later ``CacheModel`` does not change
@@ -125,39 +114,33 @@ class Train:
     """What the update will be called: it is sealed under that name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluate:
+class Evaluate(Struct, frozen=True, kw_only=True):
     """Measure the cached model on the holdout. Answer, later: ``EvaluationDone``, ``TaskStopped``, ``TaskFailed``."""
 
     task: int
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopTask:
+class StopTask(Struct, frozen=True, kw_only=True):
     """Stop the task under way at the next step boundary; its answer still comes."""
 
     keep: bool = False
     """A training is to go on there later."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropCheckpoint:
+class DropCheckpoint(Struct, frozen=True, kw_only=True):
     """Forget what is kept of an interrupted training, if anything is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckData:
+class CheckData(Struct, frozen=True, kw_only=True):
     """Look whether the file of samples changed. Answer: ``DataChanged``, or nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeReadings:
+class TakeReadings(Struct, frozen=True, kw_only=True):
     """Read the board's sensors. Answer, at once: ``ReadingsTaken``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class Log(Struct, frozen=True, kw_only=True):
     """Tell the operator."""
 
     level: Literal["debug", "info", "warning", "error"]
@@ -165,8 +148,7 @@ class Log:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
+class Exit(Struct, frozen=True, kw_only=True):
     """End the process; the core wants no more events."""
 
     code: int = 0

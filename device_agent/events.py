@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from protocol.link import LinkEvent
 
@@ -16,32 +17,27 @@ Fault: TypeAlias = Literal["data", "model", "cache", "internal"]
 """Where a failure lies: local samples, what the manifest says, the model file on disk, or elsewhere."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class Started(Struct, frozen=True, kw_only=True):
     """The process is ready; always the first event."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(Struct, frozen=True, kw_only=True):
     """A deadline that the core asked for has come (early ticks do no harm)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRequested:
+class StopRequested(Struct, frozen=True, kw_only=True):
     """The process should end: SIGTERM or SIGINT."""
 
     reason: str = "asked to stop"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Persisted:
+class Persisted(Struct, frozen=True, kw_only=True):
     """Answer to a ``Persist`` with a row: it is on disk. Must be the next event after that command."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PersistFailed:
+class PersistFailed(Struct, frozen=True, kw_only=True):
     """Answer to any ``Persist`` whose transaction failed; nothing of it was written. Must be the next event."""
 
     reason: str
@@ -50,16 +46,14 @@ class PersistFailed:
     deletes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateLoaded:
+class UpdateLoaded(Struct, frozen=True, kw_only=True):
     """Answer to ``LoadUpdate``; ``payload`` is None when the row cannot be read."""
 
     sequence: int
     payload: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCached:
+class ModelCached(Struct, frozen=True, kw_only=True):
     """Answer to ``CacheModel`` and ``PatchModel``: complete, and what the next restart will find.
 
     After a power cut that may be the model before, just as whole: file systems may take the renaming back.
@@ -69,22 +63,19 @@ class ModelCached:
     version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheFailed:
+class CacheFailed(Struct, frozen=True, kw_only=True):
     """Answer to ``CacheModel`` and ``PatchModel``: not written; the model cached before is untouched."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PatchFailed:
+class PatchFailed(Struct, frozen=True, kw_only=True):
     """Answer to ``PatchModel``: what is cached and the step do not make the model; the cache is untouched."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingDone:
+class TrainingDone(Struct, frozen=True, kw_only=True):
     """A training ran to its end. Answers to ``Train`` and ``Evaluate`` may come at any later time."""
 
     task: int
@@ -105,16 +96,14 @@ class TrainingDone:
     """The sequence under which it was sealed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationDone:
+class EvaluationDone(Struct, frozen=True, kw_only=True):
     """The held model was measured on the holdout."""
 
     task: int
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskStopped:
+class TaskStopped(Struct, frozen=True, kw_only=True):
     """A task ended without result because ``StopTask`` asked for it, or a training because its deadline did."""
 
     task: int
@@ -124,8 +113,7 @@ class TaskStopped:
     """Its deadline passed, and it wants to go on after this rest; 0: it was asked to stop."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingResumed:
+class TrainingResumed(Struct, frozen=True, kw_only=True):
     """A training goes on where it was interrupted."""
 
     task: int
@@ -134,8 +122,7 @@ class TrainingResumed:
     planned: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingNoted:
+class TrainingNoted(Struct, frozen=True, kw_only=True):
     """Something about a training that its operator may want to know."""
 
     task: int
@@ -143,8 +130,7 @@ class TrainingNoted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFailed:
+class TaskFailed(Struct, frozen=True, kw_only=True):
     """A task could not be done."""
 
     task: int
@@ -152,20 +138,17 @@ class TaskFailed:
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataChanged:
+class DataChanged(Struct, frozen=True, kw_only=True):
     """Answer to ``CheckData`` when the file of samples is another one now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadingsTaken:
+class ReadingsTaken(Struct, frozen=True, kw_only=True):
     """Answer to ``TakeReadings``: always, even when the board has no sensor at all."""
 
     readings: Readings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SensorsTold:
+class SensorsTold(Struct, frozen=True, kw_only=True):
     """What is wrong with the sources, or with the sample store, is another matter now."""
 
     faults: Mapping[str, str]

@@ -6,7 +6,6 @@ The connection itself is ``protocol.adapters.mqtt.MqttLink``; cores and simulati
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
@@ -92,8 +91,7 @@ def is_loopback(host: str) -> bool:
     return _LOOPBACK.fullmatch(host) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Will:
+class Will(Struct, frozen=True, kw_only=True):
     """What the broker publishes for us (QoS 1) when the connection dies without a goodbye."""
 
     topic: str
@@ -101,8 +99,7 @@ class Will:
     retain: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkUp:
+class LinkUp(Struct, frozen=True, kw_only=True):
     """Connected. Subscribe now, every time: a broker may have forgotten everything."""
 
     session_present: bool
@@ -130,8 +127,7 @@ broker does not take our certificate; no TLS can be agreed on; another client ca
 brokers do not say so) by all appearances; our files are not usable; a fault of ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkDown:
+class LinkDown(Struct, frozen=True, kw_only=True):
     """An attempt to connect failed, or the connection is gone. The link goes on trying by itself."""
 
     reason: str
@@ -163,8 +159,7 @@ class Published(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribed:
+class Subscribed(Struct, frozen=True, kw_only=True):
     """The broker's answer to a subscription; ``refused`` lists the topics that it denied."""
 
     topics: tuple[str, ...]

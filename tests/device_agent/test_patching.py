@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 from pathlib import Path
@@ -115,7 +114,7 @@ def test_the_cache_holds_the_next_version_as_if_it_had_come_whole(disk: Disk) ->
 
 
 def test_a_step_that_leads_elsewhere_leaves_the_cache_as_it_was(disk: Disk) -> None:
-    wrong = dataclasses.replace(disk.task, data=disk.task.data[:-1] + b"\x00")
+    wrong = replace(disk.task, data=disk.task.data[:-1] + b"\x00")
     assert isinstance(patch(disk.cache, wrong), ev.PatchFailed)
     assert disk.cached() == (disk.base, disk.data)
 
