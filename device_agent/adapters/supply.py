@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from device_agent.adapters.collected import collect
 from device_agent.adapters.data import DataFileError, Samples, fingerprint, load_samples
-from device_agent.sensing.adapters.reading import Extent, SamplesError, extent_of
 
 if TYPE_CHECKING:
+    from device_agent.sensing.adapters.reading import Extent
     from device_agent.settings import AgentSettings
     from models import Dataset, Model, Pipeline
 
@@ -46,6 +45,8 @@ class Supply:
             if extent is None or pipeline is None:
                 self._samples = load_samples(path, self._settings.data, model)
             else:
+                from device_agent.adapters.collected import collect  # noqa: PLC0415 - for boards that have sources
+
                 self._samples = collect(self._settings, pipeline, model, extent, upto)
             self._of = wanted
             self.digest = _digest(self._samples.train)
@@ -63,6 +64,8 @@ class Supply:
                 "this device has sources, and the federation does not say how rows become examples: it needs "
                 "[features] in aggregator.toml, or this device a file of ready examples (path in [data], no sources)"
             )
+        from device_agent.sensing.adapters.reading import SamplesError, extent_of  # noqa: PLC0415 - as above
+
         try:
             return extent_of(Path(self._settings.device.state_dir))
         except SamplesError as exc:

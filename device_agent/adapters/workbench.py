@@ -29,7 +29,6 @@ from models import (
     DataError,
     FeaturesError,
     Model,
-    Pipeline,
     PlanError,
     SpecError,
     Training,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from device_agent.commands import Evaluate, Train
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
+    from models import Pipeline
     from protocol.messages import Manifest
 
 
@@ -233,7 +233,7 @@ class Workbench:
         if self._model is None or self._model_of != described:
             try:
                 model = build(manifest.model)
-                self._pipeline = Pipeline.for_model(manifest.features, model)
+                self._pipeline = _pipeline(manifest, model)
             except SpecError as exc:
                 raise _TaskError(f"model spec: {exc}", "model") from exc
             except FeaturesError as exc:
@@ -256,6 +256,14 @@ class Workbench:
 
 def _digest(parameters: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest()
+
+
+def _pipeline(manifest: Manifest, model: Model) -> Pipeline | None:
+    if not manifest.features:
+        return None
+    from models import Pipeline  # noqa: PLC0415 - half a megabyte, for federations that make examples of rows
+
+    return Pipeline.for_model(manifest.features, model)
 
 
 def _plan(manifest: Manifest) -> TrainingPlan:
