@@ -170,6 +170,8 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A training plan, as ``models.TrainingPlan`` takes it."""
     features: dict[str, Any] = {}
     """A pipeline, as ``models.Pipeline`` takes it; empty: devices bring ready examples."""
+    personal: dict[str, Any] = {}
+    """What devices keep to themselves, as ``models.Personal`` takes it; empty: nothing."""
     broker: BrokerSettings = BrokerSettings()
     participation: Participation = Participation()
     aggregation: AggregationTable = AggregationTable()
@@ -200,5 +202,10 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
             found.append(
                 f"[schedule] goal = {schedule.goal} and neither interval_s nor cron: "
                 f"with fewer than {needed} devices there is never a version"
+            )
+        if self.personal.get("private") and self.evaluation.path:
+            found.append(
+                "[evaluation] measures versions with private parameters as they were in the beginning, which is not "
+                "what devices predict with: leave max_accuracy_drop at 1.0 and max_loss_ratio at 0, or set path to ''"
             )
         return found

@@ -32,7 +32,7 @@ from aggregator.records import (
 from aggregator.server_optimizer import server_optimizer
 from aggregator.staleness import staleness_weight
 from aggregator.stepping import Evaluator, initial_state, objection, step
-from models import Model
+from models import Model, Personal
 from protocol import tensors
 from protocol.messages import ModelUpdate, SealedUpdate
 
@@ -84,6 +84,8 @@ class Ledger:
         self._model = model
         self._evaluate = evaluate
         self._opener = keys.opener
+        self._split = Personal.from_data(settings.personal).split(model)
+        """Updates, and so the buffer, hold what devices share of the model: all of it, as a rule."""
         self._optimizer = server_optimizer(settings.aggregation)
         self._staleness_weight = staleness_weight(settings.aggregation)
         self.epoch = restored.epoch
@@ -104,17 +106,20 @@ class Ledger:
         self._gate = self._made_gate()
 
     def _replayed(self, journal: tuple[JournalEntry, ...]) -> Buffer:
-        buffer = Buffer(self._model.layout.size)
+        buffer = self._new_buffer()
         for entry in journal:
-            buffer.add(entry.contribution, tensors.decode(entry.codec, entry.delta, self._model.layout.size))
+            buffer.add(entry.contribution, tensors.decode(entry.codec, entry.delta, self._split.shared.size))
         return buffer
+
+    def _new_buffer(self) -> Buffer:
+        return Buffer(self._split.shared.size)
 
     def _made_gate(self) -> Gate:
         return Gate(
             federation=self._settings.aggregator.federation,
             epoch=self.epoch,
-            layout=self._model.layout.digest,
-            size=self._model.layout.size,
+            layout=self._split.shared.digest,
+            size=self._split.shared.size,
             version=self.version.version,
             max_staleness=self._settings.aggregation.max_staleness,
             withdrawn=self.withdrawn,
@@ -188,7 +193,7 @@ class Ledger:
 
     def close(self, wall: float) -> SaveAggregation:
         """Make the next version of the buffer, or withhold it; either way the buffer is empty afterwards."""
-        candidate = step(self.buffer, self.server, self._optimizer, self._settings.aggregation)
+        candidate = step(self.buffer, self.server, self._optimizer, self._settings.aggregation, self._split.spread)
         number = self.version.version + 1
         # Not finite means that there is nothing to render or to evaluate; the gate says so.
         finite = bool(np.isfinite(candidate.server.master).all())
@@ -231,7 +236,7 @@ class Ledger:
         rolled_back_to: int | None = None,
     ) -> SaveAggregation:
         # A rollback's version holds nothing of the buffer; those updates count as set aside.
-        folded = self.buffer if rolled_back_to is None else Buffer(self._model.layout.size)
+        folded = self.buffer if rolled_back_to is None else self._new_buffer()
         record = replace(
             record,
             metrics=metrics,
@@ -269,5 +274,5 @@ class Ledger:
         )
 
     def _empty(self) -> None:
-        self.buffer = Buffer(self._model.layout.size)
+        self.buffer = self._new_buffer()
         self._gate = self._made_gate()

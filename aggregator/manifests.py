@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aggregator.configuration import AggregatorSettings
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import VersionRecord
-from models import Model, Pipeline, TrainingPlan
+from models import Model, Personal, Pipeline, TrainingPlan
 from protocol import tensors
 from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
@@ -42,6 +42,7 @@ def manifest_of(
         deltas=[version.delta] if version.delta else [],
         training=TrainingPlan.from_data(settings.training).to_data(),
         features=Pipeline.from_data(settings.features).to_data() if settings.features else {},
+        personal=Personal.from_data(settings.personal).to_data() if settings.personal else {},
         participation=settings.participation,
         signing_keys=keys.signing_keys,
         sealing=keys.sealing,

@@ -15,6 +15,14 @@ from aggregator.configuration import AggregationTable, EvaluationTable
 from aggregator.records import ServerState
 from aggregator.server_optimizer import ServerOptimizer
 
+Spread: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From what updates hold to the whole model: 0 for parameters that devices keep to themselves."""
+
+
+def _whole(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vector
+
+
 Evaluator: TypeAlias = Callable[[NDArray[np.float32]], dict[str, float]]
 """Metrics of a parameter vector on the aggregator's own data; pure, and empty when there are no data."""
 
@@ -33,8 +41,12 @@ def initial_state(master: NDArray[np.float32], optimizer: ServerOptimizer) -> Se
     return ServerState(master=master, optimizer=optimizer.name, vectors=optimizer.initial(master.size))
 
 
-def step(buffer: Buffer, state: ServerState, optimizer: ServerOptimizer, settings: AggregationTable) -> Step:
+def step(
+    buffer: Buffer, state: ServerState, optimizer: ServerOptimizer, settings: AggregationTable, spread: Spread = _whole
+) -> Step:
     """Return the next server state: ``master + optimizer(weighted mean of the deltas)``.
+
+    Parameters for which ``spread`` gives 0 stay as they are, bit for bit, whatever the optimizer.
 
     With damping the step is scaled by the buffer's mean ``s(tau)``: a buffer of old updates moves the model less.
     """
@@ -43,7 +55,7 @@ def step(buffer: Buffer, state: ServerState, optimizer: ServerOptimizer, setting
     scale = buffer.mean_staleness_weight() if settings.damping else 1.0
     # An overflow gives an infinity, which the gate names; a warning on the console would tell nobody more.
     with np.errstate(over="ignore", invalid="ignore"):
-        move, vectors = optimizer.step(buffer.sum.mean(), state.vectors, scale)
+        move, vectors = optimizer.step(spread(buffer.sum.mean()), state.vectors, scale)
         master = (state.master.astype(np.float64) + move).astype(np.float32)
         norm = float(np.linalg.norm(move))
     return Step(server=ServerState(master=master, optimizer=optimizer.name, vectors=vectors), norm=norm)

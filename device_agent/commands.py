@@ -132,6 +132,10 @@ class DropCheckpoint(Struct, frozen=True, kw_only=True):
     """Forget what is kept of an interrupted training, if anything is."""
 
 
+class DropPersonal(Struct, frozen=True, kw_only=True):
+    """Forget the private parameters and whatever else is this device's alone."""
+
+
 class CheckData(Struct, frozen=True, kw_only=True):
     """Look whether the file of samples changed. Answer: ``DataChanged``, or nothing."""
 
@@ -170,6 +174,7 @@ Command: TypeAlias = (
     | Evaluate
     | StopTask
     | DropCheckpoint
+    | DropPersonal
     | CheckData
     | TakeReadings
     | Log

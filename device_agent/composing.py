@@ -40,7 +40,7 @@ def update_of(done: TrainingDone, manifest: Manifest, device_id: str, name: tupl
         num_examples=done.num_examples,
         num_steps=done.num_steps,
         codec=manifest.participation.codec,
-        layout=manifest.layout,
+        layout=done.layout or manifest.layout,
         delta=done.delta,
         metrics=_metrics(done),
     )
@@ -55,6 +55,7 @@ def last_training(done: TrainingDone, update_bytes: int, rows: int | None) -> La
         train_loss=done.train_loss,
         before=_finite(done.before),
         after=_finite(done.after),
+        others={whose: _finite(found) for whose, found in done.others.items()},
         rows=rows,
     )
 
@@ -104,6 +105,9 @@ def device_metrics(
         train_loss=last.train_loss,
         holdout_accuracy_before=last.before.get("accuracy"),
         holdout_accuracy=last.after.get("accuracy"),
+        holdout_accuracy_global=last.others.get("global", {}).get("accuracy"),
+        holdout_accuracy_personal=last.others.get("personal", {}).get("accuracy"),
+        holdout_accuracy_local=last.others.get("local", {}).get("accuracy"),
         holdout_loss_before=last.before.get("loss"),
         holdout_loss=last.after.get("loss"),
         uptime_s=uptime_s,
@@ -125,6 +129,8 @@ def line_of(state: DeviceState, waiting: int, link: Link, why_down: str = "") ->
 def _metrics(done: TrainingDone) -> dict[str, float]:
     found = {f"holdout_{name}_before": value for name, value in done.before.items()}
     found |= {f"holdout_{name}": value for name, value in done.after.items()}
+    for whose, metrics in done.others.items():
+        found |= {f"holdout_{name}_{whose}": value for name, value in metrics.items()}
     if done.train_loss is not None:
         found["train_loss"] = done.train_loss
     if done.share_done < 1.0:

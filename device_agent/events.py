@@ -90,6 +90,11 @@ class TrainingDone(Struct, frozen=True, kw_only=True):
     train_loss: float | None = None
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    others: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same metrics of other parameters: ``global``, the version as it came; ``personal``, with those of this device
+    in it; ``local``, of a model of nothing but its own data. Empty where nothing is personal."""
+    layout: str = ""
+    """Digest of the layout of ``delta``."""
     sealed: bytes = b""
     """The whole update as it is sent, when the manifest wants it sealed."""
     sealed_as: int = 0

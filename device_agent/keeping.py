@@ -33,6 +33,8 @@ class Origin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Digest of the examples that are trained on."""
     upto: int | None = None
     """Newest row of the sample store among them; None: they come from a file."""
+    personal: str = ""
+    """Digest of what is the device's own among the parameters that it begins with, and of how they are trained."""
     software: str
     """Whose arithmetic and shuffling it is."""
 
@@ -67,8 +69,9 @@ def why_not(kept: Origin, wanted: Origin) -> str:
         return "that training is done"
     if (kept.model, kept.plan, kept.seed) != (wanted.model, wanted.plan, wanted.seed):
         return "model, training plan or seed are others now"
-    if (kept.samples, kept.upto) != (wanted.samples, wanted.upto):
-        return "the samples changed"
+    if (kept.samples, kept.upto, kept.personal) != (wanted.samples, wanted.upto, wanted.personal):
+        same = kept.personal == wanted.personal
+        return "the samples changed" if same else "the parameters of the device's own are others now"
     return "" if kept == wanted else f"it was made with {kept.software}, and this is {wanted.software}"
 
 

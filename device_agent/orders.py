@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.commands import Command, Log
+from device_agent.commands import Command, DropPersonal, Log
 
 if TYPE_CHECKING:
     from device_agent.downstream import Downstream
@@ -36,5 +36,6 @@ class Orders:
             case "evaluate":
                 self._parts.desk.evaluation_wanted = True
             case "forget":
-                return [*commands, *self._down.drop_model(), *self._up.forget(), *self._down.start_over(now)]
+                gone = [*self._down.drop_model(), DropPersonal(), *self._up.forget()]
+                return [*commands, *gone, *self._down.start_over(now)]
         return [*commands, self._parts.ledger.save()]

@@ -21,6 +21,8 @@ class LastTraining(Struct, frozen=True, kw_only=True):
     before: dict[str, float] = {}
     """Metrics on the holdout before the training, by name."""
     after: dict[str, float] = {}
+    others: dict[str, dict[str, float]] = {}
+    """The same of other parameters: ``global``, ``personal`` and ``local``."""
     rows: int | None = None
     """Rows that the file of samples had then, if they were counted."""
 

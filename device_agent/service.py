@@ -89,6 +89,7 @@ class Service:
             do.Evaluate: self._start_task,
             do.StopTask: self._stop_task,
             do.DropCheckpoint: lambda _command: self._trainer.drop_checkpoint(),
+            do.DropPersonal: lambda _command: self._trainer.drop_personal(),
             do.CheckData: self._check_data,
             do.TakeReadings: self._take_readings,
             do.Log: self._log,

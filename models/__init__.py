@@ -10,6 +10,7 @@ from models.errors import CheckpointError, DataError, FeaturesError, PlanError, 
 from models.metrics import ClassificationMetrics, Metrics, ReconstructionMetrics, RegressionMetrics
 from models.network import Model
 from models.parameters import Layout
+from models.personal import Personal, Split
 from models.plan import TrainingPlan, weight_of_part
 from models.spec import NetworkSpec
 from models.training import Training, TrainingResult, local_train
@@ -33,12 +34,14 @@ __all__ = [
     "Layout",
     "Metrics",
     "Model",
+    "Personal",
     "Pipeline",
     "PlanError",
     "ReconstructionMetrics",
     "RegressionMetrics",
     "Series",
     "SpecError",
+    "Split",
     "Standardization",
     "TfliteError",
     "Training",

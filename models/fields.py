@@ -54,11 +54,13 @@ class Fields:
                 raise self.wrong(key, entry, allowed)
         return tuple(found)
 
-    def texts(self, key: str, most: int, longest: int, default: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Return the list at ``key``: 1 to ``most`` different texts of 1 to ``longest`` characters."""
+    def texts(
+        self, key: str, most: int, longest: int, default: Sequence[str] | None = None, *, fewest: int = 1
+    ) -> tuple[str, ...]:
+        """Return the list at ``key``: ``fewest`` to ``most`` different texts of 1 to ``longest`` characters."""
         found = self._get(key, default)
-        allowed = f"a list of 1 to {most} different texts of 1 to {longest} characters"
-        if not isinstance(found, list | tuple) or not 1 <= len(found) <= most:
+        allowed = f"a list of {fewest} to {most} different texts of 1 to {longest} characters"
+        if not isinstance(found, list | tuple) or not fewest <= len(found) <= most:
             raise self.wrong(key, found, allowed)
         for place, entry in enumerate(found):
             if not isinstance(entry, str) or not 1 <= len(entry) <= longest or entry in found[:place]:

@@ -37,6 +37,18 @@ class TrainingResult:
     """Whether the plan was carried out; False when ``should_stop`` ended it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Some parameters are trained before the others, as in FedRep (Collins et al. 2021)."""
+
+    epochs: int
+    """So many at the beginning are the first turn; the rest of the plan's is the second."""
+    first: tuple[slice, ...]
+    """Parameters that stay as they are in the first turn."""
+    then: tuple[slice, ...]
+    """Parameters that stay as they are in the second."""
+
+
 def never() -> bool:
     """Return False: train to the end."""
     return False
@@ -67,17 +79,19 @@ class Training:
     allocated in a step but the views that slicing makes. One thread's alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - as of local_train
         self,
         model: Model,
         parameters: FloatArray,
         data: Dataset,
         plan: TrainingPlan,
         rng: np.random.Generator,
+        turns: Turns | None = None,
     ) -> None:
         """Begin from a copy of ``parameters``; raise ``DataError`` when there are no examples.
 
-        All chance comes from ``rng``, which belongs to the training from now on.
+        All chance comes from ``rng``, which belongs to the training from now on. With ``turns`` the optimizer starts
+        from zero in each.
         """
         if not len(data):
             raise DataError("no examples to train on")
@@ -85,6 +99,8 @@ class Training:
         self._plan = plan
         self._data = data
         self._rng = rng
+        self._turns = turns
+        self._frozen: tuple[slice, ...] = ()
         self._start = parameters
         self.parameters = parameters.copy()
         self._workspace = Workspace(model, self.parameters)
@@ -108,7 +124,7 @@ class Training:
         """
         self._check(checkpoint)
         self.parameters[:] = checkpoint.parameters
-        self._optimizer.restore(checkpoint.optimizer, checkpoint.num_steps)
+        self._optimizer.restore(checkpoint.optimizer, checkpoint.num_steps - self._steps_before(checkpoint.epoch))
         try:
             self._rng.bit_generator.state = dict(checkpoint.shuffle)
             self._new_order()
@@ -141,6 +157,7 @@ class Training:
         self._workspace.leave = leave
         with np.errstate(all="ignore"):
             while self._epoch < self._plan.epochs:
+                self._take_turn()
                 order = self._new_order() if self._order is None else self._order
                 while self._position < len(order):
                     if self._plan.max_steps and self.num_steps >= self._plan.max_steps:
@@ -161,6 +178,21 @@ class Training:
             loss=self._loss_sum / self._seen if self._seen else math.nan,
             finished=finished,
         )
+
+    def _take_turn(self) -> None:
+        if self._turns is None:
+            return
+        second = self._epoch >= self._turns.epochs
+        self._frozen = self._turns.then if second else self._turns.first
+        if self._epoch == self._turns.epochs and self._position == 0:
+            # What the optimizer remembers would go on moving what is to stay.
+            self._optimizer = _optimizer(self._plan, self.parameters)
+
+    def _steps_before(self, epoch: int) -> int:
+        """Return how many steps there were before the turn that this epoch is in."""
+        if self._turns is None or epoch < self._turns.epochs:
+            return 0
+        return self._turns.epochs * -(-len(self._data) // len(self._x))
 
     def _new_order(self) -> _Order:
         self._shuffle = self._rng.bit_generator.state
@@ -214,6 +246,8 @@ class Training:
             np.subtract(self.parameters, self._start, out=self._drift)
             np.multiply(self._drift, np.float32(self._plan.proximal), out=self._drift)
             np.add(gradient, self._drift, out=gradient)
+        for place in self._frozen:
+            gradient[place] = 0.0
         if self._plan.clip_norm:
             _clip(gradient, self._plan.clip_norm)
         self._optimizer.step(gradient)

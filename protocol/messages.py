@@ -111,7 +111,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     model: dict[str, Any]
     """Model spec as data; ``models.build`` checks it."""
     layout: Digest
-    """Digest of the parameter layout that the spec leads to."""
+    """Digest of the parameter layout that the spec leads to: the blob's. Updates leave out what is private."""
     parameters: Digest
     """SHA-256 of the version's float32 little-endian parameter vector, however it was fetched."""
     blob: BlobRef
@@ -121,6 +121,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """Training plan as data; ``models.TrainingPlan`` checks it."""
     features: dict[str, Any] = {}
     """How rows of sensors become examples, as data; ``models.Pipeline`` checks it. Empty: devices have examples."""
+    personal: dict[str, Any] = {}
+    """Which parameters devices keep to themselves, as data; ``models.Personal`` checks it. Empty: none."""
     participation: Participation
     signing_keys: Annotated[list[PublicKey], Meta(max_length=3)] = []
     """Whom to trust from now on, for who checks signatures; the first one signs now."""

@@ -144,6 +144,10 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     holdout_accuracy_before: Share | None = None
     holdout_accuracy: Share | None = None
     """On the device's own held-out data, before and after its last training."""
+    holdout_accuracy_global: Share | None = None
+    """Where parameters are private: of the version as it came, of it with the device's own, of a model of its own."""
+    holdout_accuracy_personal: Share | None = None
+    holdout_accuracy_local: Share | None = None
     holdout_loss_before: float | None = None
     holdout_loss: float | None = None
     reconnects: Figure = 0

@@ -61,6 +61,8 @@ class Founding:
     """The pipeline as data; empty: devices have ready examples."""
     meaning: str = ""
     """Digest of what the pipeline's inputs mean; empty without one."""
+    shared: str = ""
+    """Digest of the layout of updates; empty: the model's."""
     begin: Callable[[], FirstVersion]
     """Makes version 0."""
     go_on: Callable[[int, bytes], FirstVersion]
@@ -186,6 +188,12 @@ def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None
         put_meta(db, {"spec": json.dumps(founding.spec)})
         log.warning(f"[model] was changed from {meta['spec']!s}; its shape is the same, so training goes on")
     _check_features(db, path, founding, meta)
+    # A store from before there was anything private is one of updates that hold everything.
+    if meta.get("shared", meta["layout"]) != (founding.shared or founding.layout):
+        raise StoreRefused(
+            f"{path} holds updates of other parameters than [personal] now leaves to be shared: private is another "
+            "list than it was. Set it back, or choose another state_dir to begin anew"
+        )
 
 
 def _check_features(db: sqlite3.Connection, path: Path, founding: Founding, meta: dict[str, Any]) -> None:
@@ -235,6 +243,7 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         "spec": json.dumps(founding.spec),
         "features": json.dumps(founding.features),
         "meaning": founding.meaning,
+        "shared": founding.shared or founding.layout,
         "shelf": json_of(shelf),
     }
     # executescript commits a transaction that is open, so the script holds the BEGIN itself.

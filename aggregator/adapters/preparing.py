@@ -19,7 +19,7 @@ from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
-from models import FeaturesError, Model, Pipeline, PlanError, SpecError, TrainingPlan, build
+from models import FeaturesError, Model, Personal, Pipeline, PlanError, SpecError, Split, TrainingPlan, build
 from protocol import tensors
 from protocol.adapters.configuration import load
 from protocol.adapters.credentials import read_password
@@ -35,6 +35,8 @@ class Prepared:
     model: Model
     pipeline: Pipeline | None
     """How devices make examples of rows; None: they have examples."""
+    split: Split
+    """What of the model is shared, and what devices keep to themselves."""
     evaluate: Evaluator
     keys: Keyring
 
@@ -57,6 +59,7 @@ class Prepared:
             spec=dict(self.model.spec),
             features=self.pipeline.to_data() if self.pipeline else {},
             meaning=self.meaning,
+            shared=self.split.shared.digest,
             begin=lambda: first_version(self.settings, self.model, time.time()),
             go_on=self._go_on,
             signed=self.keys.signer is not None,
@@ -88,9 +91,15 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     except FeaturesError as exc:
         raise ConfigurationError(f"[features]: {exc}") from exc
     try:
-        TrainingPlan.from_data(settings.training)
+        plan = TrainingPlan.from_data(settings.training)
     except PlanError as exc:
         raise ConfigurationError(f"[training]: {exc}") from exc
+    try:
+        personal = Personal.from_data(settings.personal)
+        personal.plan_of(plan)
+        split = personal.split(model)
+    except PlanError as exc:
+        raise ConfigurationError(f"[personal]: {exc}") from exc
     _check_schedule(settings)
     codec = settings.participation.codec
     if codec not in tensors.CODECS:
@@ -105,6 +114,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
         settings=settings,
         model=model,
         pipeline=pipeline,
+        split=split,
         evaluate=evaluator_of(settings.evaluation.path, model),
         keys=keys,
     )

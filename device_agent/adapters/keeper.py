@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.adapters.checkpoint_file import CheckpointFile, CheckpointFileError
+from device_agent.adapters.checkpoint_file import CheckpointFile
+from device_agent.adapters.vector_file import VectorFileError
 from device_agent.keeping import Kept, Origin, WriteBudget, why_not
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Keeper:
                     self._drop()
                     return None, reason
                 checkpoint = _restored(kept, vectors)
-            except CheckpointFileError as exc:
+            except VectorFileError as exc:
                 return None, self._refused(str(exc))
             self._on_disk = wanted, kept.num_steps
             return (kept, checkpoint), ""
@@ -114,7 +115,7 @@ class Keeper:
         )
         try:
             self._file.write(kept, [array.data for array in arrays.values()])
-        except CheckpointFileError as exc:
+        except VectorFileError as exc:
             return str(exc)
         self._on_disk = snapshot.origin, steps
         return ""
@@ -138,4 +139,4 @@ def _restored(kept: Kept, vectors: dict[str, bytes]) -> Checkpoint:
     try:
         return Checkpoint.from_data(kept.state, arrays)
     except CheckpointError as exc:
-        raise CheckpointFileError(str(exc)) from exc
+        raise VectorFileError(str(exc)) from exc

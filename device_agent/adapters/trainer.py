@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent.adapters.allocator import before_numpy
+from device_agent.adapters.belongings import Belongings
 from device_agent.adapters.keeper import Keeper
 from device_agent.commands import Evaluate, Train
 from device_agent.events import TaskFailed, TrainingDone
@@ -31,6 +32,7 @@ class Trainer:
         self._stop = threading.Event()
         self._keeps = False
         self._keeper = Keeper(settings)
+        self._belongings = Belongings(Path(settings.device.state_dir))
         self._thread: threading.Thread | None = None
         self._bench: Workbench | None = None
         self._next_step_at = 0.0
@@ -72,6 +74,10 @@ class Trainer:
     def drop_checkpoint(self) -> None:
         """Forget what is kept of a training."""
         self._keeper.drop()
+
+    def drop_personal(self) -> None:
+        """Forget what is this device's alone; what a task under way learns of it is not kept, either."""
+        self._belongings.forget()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Stop, and end the thread; one that does not come to an end in time is left behind.
@@ -123,7 +129,7 @@ class Trainer:
             before_numpy()
             from device_agent.adapters.workbench import Workbench  # noqa: PLC0415 - 12 MB that idle devices do without
 
-            self._bench = Workbench(self._settings, self._keeper, self._deliver)
+            self._bench = Workbench(self._settings, self._keeper, self._belongings, self._deliver)
         return self._bench
 
     # The workbench asks these, in the trainer's thread

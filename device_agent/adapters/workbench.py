@@ -12,6 +12,7 @@ import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.model_cache import CacheError, read_model
+from device_agent.adapters.personalizing import Personalizer, Start
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
 from device_agent.events import (
@@ -36,6 +37,7 @@ from models import (
     build,
     weight_of_part,
 )
+from models.personal import with_constants
 from protocol import tensors
 from protocol.errors import ProtocolError
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from device_agent.adapters.belongings import Belongings
     from device_agent.adapters.keeper import Keeper
     from device_agent.commands import Evaluate, Train
     from device_agent.events import Event
@@ -80,10 +83,13 @@ class Word(Protocol):
 class Workbench:
     """Does one task after the other; keeps model and samples between them."""
 
-    def __init__(self, settings: AgentSettings, keeper: Keeper, tell: Callable[[Event], object]) -> None:
+    def __init__(
+        self, settings: AgentSettings, keeper: Keeper, belongings: Belongings, tell: Callable[[Event], object]
+    ) -> None:
         """``tell`` is given what happens while a task is under way."""
         self._settings = settings
         self._keeper = keeper
+        self._personal = Personalizer(belongings)
         self._tell = tell
         self.sitting: Sitting | None = None
         """The training under way."""
@@ -114,23 +120,30 @@ class Workbench:
             holdout = self._samples(model).holdout
             if holdout is None:
                 raise _TaskError("there are no held-out samples to evaluate on", "data")  # noqa: TRY301 - as the rest
-            metrics = model.evaluate(parameters, holdout).summary()
+            start = self._personal.begin(task.manifest, model, parameters)
+            metrics = model.evaluate(start.parameters, holdout).summary()
             return EvaluationDone(task=task.task, metrics=metrics)
+        except PlanError as exc:
+            return TaskFailed(task=task.task, reason=str(exc), fault="model")
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
 
     def _train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped:
         manifest = task.manifest
         model, parameters = self._read(manifest, file)
-        plan = _plan(manifest)
+        name = task.incarnation, task.sequence
+        start = self._personal.begin(manifest, model, parameters, name)
+        if start.why_cold:
+            self._note(task, "private parameters cannot be used, they begin as a new device's", start.why_cold)
+        plan = start.personal.plan_of(_plan(manifest))
         samples = self._samples(model, self._keeper.upto(manifest.epoch, manifest.version))
         if word.stopped():
             return TaskStopped(task=task.task)
-        before = model.evaluate(parameters, samples.holdout).summary() if samples.holdout else {}
-        training, rng, elapsed_s = self._begin(task, model, parameters, plan)
+        before = _measured(model, start.parameters, samples)
+        training, rng, elapsed_s = self._begin(task, model, start, plan)
         planned = plan.steps(len(samples.train))
         sitting = Sitting(
-            training, plan, self._origin(task, model, plan), self._keeper, planned=planned, elapsed_s=elapsed_s
+            training, plan, self._origin(task, model, start, plan), self._keeper, planned=planned, elapsed_s=elapsed_s
         )
         sitting.save_every_s = self._settings.training.checkpoint_s
         self.sitting = sitting
@@ -140,32 +153,51 @@ class Workbench:
                 task, sitting, keeps=word.keeps(), rest_s=plan.deadline_s if ending == "resume" else 0.0
             )
         result = training.result(finished=ending == "finished")
-        delta = result.parameters - parameters
+        delta = result.parameters - start.parameters
         if not np.isfinite(delta).all():
             raise _TaskError("the training diverged: parameters are not finite any more", "model")
-        after = model.evaluate(result.parameters, samples.holdout).summary() if samples.holdout else {}
+        encoded = _encoded(manifest.participation.codec, start.split.shared_of(delta), rng)
+        local = self._local(task, model, start, word)
+        if reason := self._personal.keep(start, manifest, name, result.parameters, local):
+            self._note(task, "private parameters could not be kept, those before stay", reason)
         return TrainingDone(
             task=task.task,
             num_examples=weight_of_part(result.num_examples, result.num_steps, planned),
             num_steps=result.num_steps,
             share_done=sitting.share,
-            delta=_encoded(manifest.participation.codec, delta, rng),
+            delta=encoded,
+            layout=start.split.shared.digest,
             duration_s=sitting.elapsed_s,
             train_loss=float(result.loss),
             before=before,
-            after=after,
+            after=_measured(model, result.parameters, samples),
+            others=_compared(model, samples, parameters, start, result.parameters, local),
         )
 
+    def _local(self, task: Train, model: Model, start: Start, word: Word) -> NDArray[np.float32] | None:
+        """Train the model of nothing but this device's data as far as the other one; None: not wanted, or stopped."""
+        if not start.personal.compare_local:
+            return None
+        # Another stream of chance than the update's, which is the same whether there is a comparison or not.
+        rng = self._rng(task.manifest, task.contribution, 1)
+        begun = start.local if start.local is not None else model.init(rng)
+        training = Training(
+            model, with_constants(model, begun, start.parameters), self._supply.held.train, _plan(task.manifest), rng
+        )
+        finished = training.run(word.wait_and_stop, word.stopped)
+        return training.parameters if finished and np.isfinite(training.parameters).all() else None
+
     def _begin(
-        self, task: Train, model: Model, parameters: NDArray[np.float32], plan: TrainingPlan
+        self, task: Train, model: Model, start: Start, plan: TrainingPlan
     ) -> tuple[Training, np.random.Generator, float]:
         """Return the training, resumed where something of it is kept, its generator, and its time so far."""
 
         def new() -> tuple[Training, np.random.Generator]:
             rng = self._rng(task.manifest, task.contribution)
-            return Training(model, parameters, self._supply.held.train, plan, rng), rng
+            turns = start.personal.turns_of(start.split)
+            return Training(model, start.parameters, self._supply.held.train, plan, rng, turns), rng
 
-        found, reason = self._keeper.find(self._origin(task, model, plan))
+        found, reason = self._keeper.find(self._origin(task, model, start, plan))
         training, rng = new()
         if found is not None:
             kept, checkpoint = found
@@ -178,20 +210,19 @@ class Workbench:
                 self._tell(TrainingResumed(task=task.task, num_steps=kept.num_steps, planned=kept.planned))
                 return training, rng, kept.elapsed_s
         if reason:
-            self._tell(TrainingNoted(task=task.task, message="a training begins anew", reason=reason))
+            self._note(task, "a training begins anew", reason)
         return training, rng, 0.0
+
+    def _note(self, task: Train, message: str, reason: str) -> None:
+        self._tell(TrainingNoted(task=task.task, message=message, reason=reason))
 
     def _set_aside(self, task: Train, sitting: Sitting, *, keeps: bool, rest_s: float) -> TaskStopped:
         kept = keeps and sitting.num_steps > 0 and sitting.keep()
         if sitting.trouble:
-            self._tell(
-                TrainingNoted(
-                    task=task.task, message="an interrupted training could not be kept", reason=sitting.trouble
-                )
-            )
+            self._note(task, "an interrupted training could not be kept", sitting.trouble)
         return TaskStopped(task=task.task, kept_share=sitting.share if kept else None, rest_s=rest_s)
 
-    def _origin(self, task: Train, model: Model, plan: TrainingPlan) -> Origin:
+    def _origin(self, task: Train, model: Model, start: Start, plan: TrainingPlan) -> Origin:
         manifest, device = task.manifest, self._settings.device
         return Origin(
             federation=device.federation,
@@ -206,6 +237,7 @@ class Workbench:
             seed=self._settings.training.seed,
             samples=self._supply.digest,
             upto=self._supply.held.upto,
+            personal=start.digest,
             software=SOFTWARE,
         )
 
@@ -249,9 +281,29 @@ class Workbench:
         except DataFileError as exc:
             raise _TaskError(str(exc), "data") from exc
 
-    def _rng(self, manifest: Manifest, contribution: int) -> np.random.Generator:
+    def _rng(self, manifest: Manifest, contribution: int, *stream: int) -> np.random.Generator:
         device = zlib.crc32(self._settings.device.id.encode())
-        return np.random.default_rng([self._settings.training.seed, device, manifest.version, contribution])
+        return np.random.default_rng([self._settings.training.seed, device, manifest.version, contribution, *stream])
+
+
+def _measured(model: Model, parameters: NDArray[np.float32], samples: Samples) -> dict[str, float]:
+    return model.evaluate(parameters, samples.holdout).summary() if samples.holdout else {}
+
+
+def _compared(  # noqa: PLR0917 - what is compared, on what
+    model: Model,
+    samples: Samples,
+    version: NDArray[np.float32],
+    start: Start,
+    result: NDArray[np.float32],
+    local: NDArray[np.float32] | None,
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of the version as it came, with what is this device's own in it now, and of its own model."""
+    if not start.digest:
+        return {}
+    own = start.split.overlaid(version, start.split.private_of(result))
+    found = {"global": _measured(model, version, samples), "personal": _measured(model, own, samples)}
+    return found | ({"local": _measured(model, local, samples)} if local is not None else {})
 
 
 def _digest(parameters: NDArray[np.float32]) -> str:

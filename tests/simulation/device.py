@@ -141,6 +141,8 @@ class DeviceProcess:
                 self._keeps = command.keep
             case do.DropCheckpoint():
                 self.disk.training = None
+            case do.DropPersonal():
+                pass
             case do.Train():
                 self._train(command)
             case do.Exit():
