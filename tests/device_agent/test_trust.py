@@ -65,6 +65,8 @@ ALTERED: dict[str, Any] = {
     "blob": manifest(3).blob,
     "deltas": [],
     "training": {"epochs": 9},
+    "features": {"channels": ["x"]},
+    "personal": {"private": ["head.*"]},
     "participation": Participation(codec="f32", sampling_fraction=0.5),
     "signing_keys": [PUBLIC[K4]],
     "sealing": Sealing(suite="x25519", key=b"e" * 32),
