@@ -1,4 +1,4 @@
-"""The aggregator of a federation that leaves parameters to its devices: it folds the others, and touches no private one."""
+"""The aggregator of a federation that leaves parameters to its devices: it folds the others, and nothing else."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_another_private_list_in_a_living_federation_is_refused(tmp_path: Path) 
     start('private = ["*.bias"]')
     start('private = ["dense?.bias"]', "private_epochs = 2", "compare_local = true")
     for other in ('private = ["*.weight"]', "compare_local = true"):
-        with pytest.raises(StoreRefused, match="private is another list than it was. Set it back, or choose another"):
+        with pytest.raises(StoreRefused, match=r"private is another list than it was\. Set it back, or choose another"):
             start(other)
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from device_agent import commands as do
 from device_agent.adapters.belongings import Belongings
