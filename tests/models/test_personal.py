@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -103,7 +104,12 @@ def training(plan: dict[str, Any], private_epochs: int) -> tuple[Training, Any, 
 def test_the_head_is_trained_before_the_body(plan: str) -> None:
     found, split, begun = training(PLANS[plan], 3)
     seen: list[Any] = []
-    found.run(lambda: bool(seen.append(found.parameters.copy())))
+
+    def look() -> bool:
+        seen.append(found.parameters.copy())
+        return False
+
+    found.run(look)
     seen.append(found.parameters)
 
     assert len(seen) == 1 + 5 * 4
@@ -118,9 +124,8 @@ def test_turns_survive_an_interruption_at_any_step(plan: str) -> None:
     whole, _, _ = training(PLANS[plan], 2)
     assert whole.run()
     for stop in range(1, 16):
-        left = iter([False] * stop + [True])
         first, _, _ = training(PLANS[plan], 2)
-        first.run(lambda left=left: next(left))
+        first.run(partial(next, iter([False] * stop + [True])))
         second, _, _ = training(PLANS[plan], 2)
         second.resume(first.checkpoint())
         assert second.run()

@@ -9,10 +9,11 @@ import numpy as np
 
 from device_agent.adapters.collected import CONSTANTS_NAME, kept_constants
 from device_agent.adapters.model_cache import CacheError, read_model
+from device_agent.adapters.personalizing import personal_parameters
 from device_agent.adapters.predicting import ServingPredictor
 from device_agent.sensing.adapters.reading import SamplesError, extent_of
 from device_agent.sensing.recent import Cut
-from models import FeaturesError, Pipeline, Series, SpecError, build
+from models import FeaturesError, Pipeline, PlanError, Series, SpecError, build
 from models.predicting import Origin, Predictor
 from protocol import tensors
 from protocol.errors import ProtocolError
@@ -94,9 +95,9 @@ class Exchange:
             model = build(manifest.model)
             pipeline = _pipeline(manifest, model)
             decoded = tensors.decode(manifest.blob.encoding, blob, model.layout.size)
-        except (SpecError, FeaturesError, ProtocolError) as exc:
+            parameters = personal_parameters(self._state_dir, manifest, model, np.array(decoded, np.float32))
+        except (SpecError, FeaturesError, PlanError, ProtocolError) as exc:
             raise ServingError(f"version {manifest.version}: {exc}") from exc
-        parameters = np.array(decoded, np.float32)
         predictor = self._predictor(manifest, model, parameters)
         return Served(
             version=manifest.version,
