@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
@@ -129,7 +129,9 @@ class Working:
         """Try again later, and with another copy of the model when it lies there."""
         if not self._parts.desk.ended(event.task):
             return []
-        told = Log(level="error", message="training failed", fields={"reason": event.reason})
+        # Samples that are not there yet, or not good enough, are the device's everyday life.
+        level: Literal["warning", "error"] = "warning" if event.fault == "data" else "error"
+        told = Log(level=level, message="training failed", fields={"reason": event.reason})
         self._parts.desk.failed(event.reason, now)
         self._parts.announce.news(now)
         if event.fault != "cache":

@@ -29,6 +29,7 @@ EXIT_INTERRUPTED = 130
 """As shells report a program that Ctrl-C ended."""
 MAX_DEVICES = 70
 """Of the demo; ``fedmq.demo_data`` says why."""
+MAX_WATCHES = 7
 LOOK_S = 2.0
 DEFAULT_BROKER = "127.0.0.1:1883"
 TLS_PORT = 8883
@@ -52,12 +53,17 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
     broker: Annotated[str, typer.Option(metavar="BROKER", help=BROKER_HELP)] = "auto",
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave state, logs and settings here.")] = None,
     secure: Annotated[bool, typer.Option("--secure", help="With certificates, signed models, sealed updates.")] = False,
+    sensors: Annotated[bool, typer.Option("--sensors", help="Devices collect their examples from topics.")] = False,
     chaos: Annotated[bool, typer.Option("--chaos", help="Kill processes all the time; prove nothing is lost.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the chaos: the same one strikes the same way.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, progress on stderr.")] = False,
 ) -> None:
     """Watch a fleet of real processes learn over a real broker, on this machine, in a minute."""
     wanted = embedded_or_address(broker)
+    if sensors and secure:
+        raise typer.BadParameter("not with --secure: the demo's watches have no certificates", param_hint="--sensors")
+    if sensors and devices > MAX_WATCHES:
+        raise typer.BadParameter(f"{devices}; {MAX_WATCHES} people wear a watch", param_hint="--devices")
     try:
         from fedmq.demo import FAILURES, Demo, Options  # noqa: PLC0415 - see above
     except ImportError as exc:
@@ -65,7 +71,16 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
     from fedmq.display import display_for  # noqa: PLC0415 - see above
     from fedmq.outcome import as_panel, as_values, where_next  # noqa: PLC0415 - see above
 
-    options = Options(devices=devices, seconds=seconds, broker=wanted, keep=keep, chaos=chaos, seed=seed, secure=secure)
+    options = Options(
+        devices=devices,
+        seconds=seconds,
+        broker=wanted,
+        keep=keep,
+        chaos=chaos,
+        seed=seed,
+        secure=secure,
+        sensors=sensors,
+    )
     console = Console(stderr=as_json)
     with Interrupts() as interrupts:
         try:

@@ -15,8 +15,11 @@ from fedmq.audit import audit
 from fedmq.baseline import measure
 from fedmq.books import BooksError, aggregator_books, all_device_books
 from fedmq.chaos import AGGREGATOR, BROKER, Strike, strikes
-from fedmq.demo_data import UNSEEN_PEOPLE, DemoDataError, divide, load_recordings, people_as_samples
+from fedmq.demo_data import PEOPLE, UNSEEN_PEOPLE, divide, load_recordings, people_as_samples
 from fedmq.demo_plan import FEDERATION, SLOWNESS, plan_fleet
+from fedmq.demo_sensors import WINDOW_S, as_samples, worn
+from fedmq.demo_signals import DemoDataError, load_signals
+from fedmq.foretold import Audience
 from fedmq.lookout import Backdrop, Lookout
 from fedmq.outcome import Guarded, Outcome
 from fedmq.processes import ChildDiedError
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from fedmq.baseline import Baseline
     from fedmq.demo_data import Samples
     from fedmq.demo_plan import DevicePlan
+    from fedmq.demo_sensors import Worn
     from fedmq.display import Display
     from fedmq.embedded_broker import EmbeddedBroker, Kind
     from fedmq.ground import Ground
@@ -59,6 +63,8 @@ class Options:
     chaos: bool
     seed: int
     secure: bool = False
+    sensors: bool = False
+    """Devices collect their examples from topics, rather than have a file of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,7 @@ class _Cast:
     fleet: list[Samples]
     unseen: Samples
     baseline: Baseline
+    worn: Worn | None = None
 
 
 class Demo:
@@ -97,9 +104,11 @@ class Demo:
                 raise KeyboardInterrupt
             place = self._ground(stack, folder, cast)
             workshop, broker = place.workshop, place.broker
-            stage = Stage({plan.name: workshop.agent(plan.name) for plan in cast.plans}, workshop.aggregator(), broker)
+            agents = {plan.name: workshop.agent(plan.name) for plan in cast.plans}
+            stage = Stage(agents, workshop.aggregator(), broker, [workshop.wrists()] if cast.worn else [])
             stack.callback(stage.kill_all)  # whatever happens; after a good end there is nobody left
             lookout = self._lookout(stack, place, cast)
+            audience = self._audience(stack, place, cast)
             stage.start_aggregator()
             fleet_s, stubborn = self._play(stage, self._timeline(cast, broker), lookout)
             books = aggregator_books(workshop.aggregator_state())
@@ -117,11 +126,12 @@ class Demo:
                 interrupted=self._interrupted(),
                 stubborn=tuple(stubborn),
                 guarded=_guarded(place),
+                foretold=audience.result() if audience else None,
             )
 
     def _ground(self, stack: ExitStack, folder: Path, cast: _Cast) -> Ground:
         def write(workshop: Workshop, host: str, port: int) -> None:
-            workshop.write(cast.plans, cast.fleet, cast.unseen, host, port)
+            workshop.write(cast.plans, cast.fleet, cast.unseen, host, port, worn=cast.worn)
 
         wanted = self._options.broker
         if self._options.secure:
@@ -146,19 +156,37 @@ class Demo:
             place.strangers,
         )
 
+    @staticmethod
+    def _audience(stack: ExitStack, place: Ground, cast: _Cast) -> Audience | None:
+        if cast.worn is None:
+            return None
+        audience = Audience(place.settings, cast.worn.root, WINDOW_S)
+        audience.start()
+        stack.callback(audience.stop)
+        return audience
+
     def _folder(self, stack: ExitStack) -> Path:
         if self._options.keep is not None:
             return prepare_folder(self._options.keep)
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmq-demo-", ignore_cleanup_errors=True)))
 
     def _cast(self) -> _Cast:
-        recordings = load_recordings()
-        fleet = divide(recordings, self._options.devices)
-        unseen = people_as_samples(recordings, UNSEEN_PEOPLE, "unseen")
+        fleet, unseen, watches = self._sensed() if self._options.sensors else self._filed()
         self._display.say(_introduction(fleet, self._options))
         baseline = measure(fleet, unseen)
         plans = plan_fleet([samples.name for samples in fleet], self._options.seconds)
-        return _Cast(plans=plans, fleet=fleet, unseen=unseen, baseline=baseline)
+        return _Cast(plans=plans, fleet=fleet, unseen=unseen, baseline=baseline, worn=watches)
+
+    def _filed(self) -> tuple[list[Samples], Samples, None]:
+        recordings = load_recordings()
+        return divide(recordings, self._options.devices), people_as_samples(recordings, UNSEEN_PEOPLE, "unseen"), None
+
+    def _sensed(self) -> tuple[list[Samples], Samples, Worn]:
+        people = PEOPLE[: self._options.devices]
+        signals = load_signals()
+        fleet = [as_samples(signals, [person], f"watch-{person}") for person in people]
+        watches = worn(signals, people, self._options.seconds, f"sensors/{self._federation}")
+        return fleet, as_samples(signals, UNSEEN_PEOPLE, "unseen"), watches
 
     def _timeline(self, cast: _Cast, broker: EmbeddedBroker | None) -> Timeline:
         options = self._options
@@ -207,6 +235,11 @@ def _introduction(fleet: Sequence[Samples], options: Options) -> str:
     ]
     if options.chaos:
         lines.append(f"All of them, aggregator and broker too, get killed at random (seed {options.seed}).")
+    if options.sensors:
+        lines += [
+            "Nobody has a file of examples: the watches publish what they measure, and each",
+            "device keeps it, learns from what has come so far, and says what it recognizes.",
+        ]
     if options.secure:
         lines += [
             "Each has a certificate of its own and believes only signed models; what it",

@@ -1,8 +1,6 @@
 """The demo's task: telling seven shoulder exercises apart from a smartwatch's accelerometer and gyroscope.
 
-The recordings (10 people, 7 exercises, the watch on either wrist, 50 Hz) are shipped by the BSD-licensed package
-seglearn; the study is Burns et al., 2018, https://arxiv.org/abs/1802.01489. Each recording is cut into windows of 2 s
-that overlap by half, and each window becomes ``FEATURES`` numbers.
+Each recording is cut into windows of 2 s that overlap by half, and each window becomes ``FEATURES`` numbers.
 
 Nothing here looks at more than one window at a time: features are brought to a common scale by fixed constants from
 physics, not by statistics of the data, because no device could know the statistics of the others (federated statistics
@@ -11,16 +9,14 @@ are a subject of their own). So the unseen people stay unseen.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedmq.demo_signals import RATE_HZ, load_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +30,6 @@ PEOPLE = (1, 2, 3, 4, 5, 6, 7)
 UNSEEN_PEOPLE = (8, 9, 10)
 """The last three of the study, for no better reason than that: no device holds anything of them."""
 
-RATE_HZ = 50
 WINDOW = 2 * RATE_HZ
 STRIDE = WINDOW // 2
 CHANNELS = 8
@@ -52,13 +47,6 @@ FAINT = 1e-4
 MAX_DEVICES_A_PERSON = 10
 """The shortest recording has some twenty windows on a wrist; with more devices a share would lack whole exercises."""
 MAX_DEVICES = MAX_DEVICES_A_PERSON * len(PEOPLE)
-
-_RECORDINGS = "data/watch_dataset.npy"
-_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
-
-
-class DemoDataError(Exception):
-    """The recordings are missing or are not the ones we know; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,15 +71,12 @@ class Samples:
 
 def load_recordings() -> list[Recording]:
     """Return the study's 140 recordings as features. Takes about a second; raises ``DemoDataError``."""
-    data = _checked_bytes(_path_of_recordings())
-    # A pickle runs what it likes, so nothing but the one file we know, by its digest, is ever unpickled.
-    study: dict[str, Any] = np.load(io.BytesIO(data), allow_pickle=True).item()
-    columns = zip(study["subject"], study["y"], study["side"], study["X"], strict=True)
-    recordings = [
-        Recording(person=int(person), exercise=int(exercise), left=not side, features=features_of(signal))
-        for person, exercise, side, signal in columns
+    return [
+        Recording(
+            person=signal.person, exercise=signal.exercise, left=signal.left, features=features_of(signal.measured)
+        )
+        for signal in load_signals()
     ]
-    return sorted(recordings, key=lambda recording: (recording.person, recording.left, recording.exercise))
 
 
 def features_of(signal: NDArray[np.float64]) -> Floats:
@@ -158,21 +143,3 @@ def _bands(windows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     inside = [(hertz >= low) & (hertz < high) for low, high in itertools.pairwise(BANDS_HZ)]
     # Half the decimal logarithm is that of the amplitude; plus one, it is about 0 for a tenth of g.
     return [0.5 * np.log10(power[..., band].sum(axis=-1) + FAINT) + 1.0 for band in inside]
-
-
-def _path_of_recordings() -> Path:
-    # Not imported: seglearn imports scikit-learn and SciPy, which takes seconds and which the demo has no use for.
-    package = importlib.util.find_spec("seglearn")
-    if package is None or not package.submodule_search_locations:
-        raise DemoDataError("the demo's recordings are in the package seglearn: pip install 'fedmq[demo]'")
-    return Path(package.submodule_search_locations[0]) / _RECORDINGS
-
-
-def _checked_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise DemoDataError(f"cannot read the demo's recordings: {exc}") from exc
-    if hashlib.sha256(data).hexdigest() != _SHA256:
-        raise DemoDataError(f"{path} is not the file of seglearn 1.2.5 (its SHA-256 differs); it was left unopened")
-    return data

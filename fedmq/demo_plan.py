@@ -82,18 +82,27 @@ def speed_of(place: int, devices: int) -> float:
 
 
 def agent_toml(
-    plan: DevicePlan, *, federation: str, folder: str, host: str, port: int, samples: int, secure: bool = False
+    plan: DevicePlan,
+    *,
+    federation: str,
+    folder: str,
+    host: str,
+    port: int,
+    samples: int,
+    secure: bool = False,
+    sources: dict[str, Any] | None = None,
 ) -> str:
     """Return ``agent.toml`` of a device that holds so many windows; data and state are in ``folder``.
 
-    ``secure``: without a table ``[security]``, which comes with the identity.
+    ``secure``: without a table ``[security]``, which comes with the identity. ``sources``: tables that say where the
+    device's own examples come from; without them they are in a file.
     """
     per_epoch = -(-int(samples * (1.0 - HOLDOUT)) // TRAINING["batch_size"])
     return _toml(
         {
             "device": {"id": plan.name, "federation": federation, "state_dir": f"{folder}/{plan.name}"},
             "broker": _broker(host, port),
-            "data": {"path": f"{folder}/{plan.name}.npz", "holdout_fraction": HOLDOUT, "watch_s": 0.0},
+            **(sources or {"data": {"path": f"{folder}/{plan.name}.npz", "holdout_fraction": HOLDOUT, "watch_s": 0.0}}),
             "training": {"step_interval_s": round(plan.training_s / (per_epoch * TRAINING["epochs"]), 6)},
             "outbox": {"receipt_timeout_s": 2.0, "resend_max_s": 5.0},
             "sleep": {"awake_s": plan.awake_s, "asleep_s": plan.asleep_s},
@@ -104,13 +113,26 @@ def agent_toml(
     )
 
 
-def aggregator_toml(*, federation: str, folder: str, host: str, port: int, devices: int, secure: bool = False) -> str:
-    """Return ``aggregator.toml`` for a fleet of so many devices; ``secure`` as above."""
+def aggregator_toml(
+    *,
+    federation: str,
+    folder: str,
+    host: str,
+    port: int,
+    devices: int,
+    secure: bool = False,
+    features: dict[str, Any] | None = None,
+) -> str:
+    """Return ``aggregator.toml`` for a fleet of so many devices; ``secure`` as above.
+
+    ``features``: what devices make of their sensors' rows, if they do not bring ready examples.
+    """
     return _toml(
         {
             "aggregator": {"federation": federation, "state_dir": f"{folder}/aggregator"},
             "broker": _broker(host, port),
             "model": MODEL,
+            **({"features": features} if features else {}),
             "training": TRAINING,
             "participation": {"codec": "int8"},
             "schedule": {"goal": goal_of(devices)},
@@ -152,8 +174,14 @@ def _security(host: str) -> dict[str, dict[str, Any]]:
 
 
 def _toml(tables: dict[str, dict[str, Any]]) -> str:
-    # Strings, numbers and lists of numbers are written alike in JSON and TOML.
     lines: list[str] = []
     for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+        lines += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items()), ""]
     return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    # Strings, numbers and lists of them are written alike in JSON and TOML.
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{" + ", ".join(f"{json.dumps(key)} = {_value(found)}" for key, found in value.items()) + "}"

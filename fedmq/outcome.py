@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fedmq.audit import AggregatorBooks, Verdict
     from fedmq.baseline import Baseline
+    from fedmq.foretold import Foretold
     from fedmq.strangers import Knock
 
 FLOAT32_BYTES = 4
@@ -64,6 +65,8 @@ class Outcome:
     """Processes that did not end when asked."""
     guarded: Guarded | None = None
     """None: in the clear."""
+    foretold: Foretold | None = None
+    """None: nobody predicted."""
 
     @property
     def versions(self) -> int:
@@ -110,12 +113,17 @@ def as_values(outcome: Outcome) -> dict[str, Any]:
     if outcome.guarded:
         guarded = outcome.guarded
         found |= {"tls": guarded.tls, "strangers": guarded.strangers, "strangers_refused": guarded.refused}
+    if outcome.foretold:
+        told = outcome.foretold
+        found |= {"predictions": told.made, "predictions_judged": told.judged, "predictions_right": told.right}
     return {**found, "kills": outcome.kills} if outcome.chaos else found
 
 
 def as_panel(outcome: Outcome) -> RenderableType:
     """Return the summary for a terminal."""
     parts: list[RenderableType] = [_accuracies(outcome), Text(), _figures(outcome), Text(), _proof(outcome)]
+    if outcome.foretold and outcome.foretold.made:
+        parts += [Text(), _foretold(outcome.foretold)]
     if outcome.guarded:
         parts += [Text(), _guard(outcome.guarded, outcome.verdict.taken_in)]
     return Panel(
@@ -180,6 +188,14 @@ def _proof(outcome: Outcome) -> Group:
         lines.append(Text("✘ the books of the two ends do not agree", "bold red"))
         lines += [Text(f"  {fault}", "red") for fault in verdict.faults]
     lines += [Text(f"✘ {name} did not end when asked, and was killed", "bold red") for name in outcome.stubborn]
+    return Group(*lines)
+
+
+def _foretold(told: Foretold) -> Group:
+    lines = [Text(f"{told.made:,} predictions by the devices themselves, about new seconds of their own wearers")]
+    if told.judged:
+        share = 100 * told.right / told.judged
+        lines.append(Text(f"{share:.0f} % of those in the second half were right", "bold green"))
     return Group(*lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Row:
 
     at_s: float
     """Since the recording began."""
-    values: dict[str, float | None]
+    values: Mapping[str, float | None]
     """By channel; ``None`` where nothing was measured."""
     label: str = ""
     """What was going on, if anybody said so."""

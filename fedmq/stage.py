@@ -24,21 +24,29 @@ NEWS_S = 6.0
 class Stage:
     """The processes by name, among them the aggregator and, when it is ours, the broker."""
 
-    def __init__(self, agents: Mapping[str, Child], aggregator: Child, broker: EmbeddedBroker | None) -> None:
+    def __init__(
+        self,
+        agents: Mapping[str, Child],
+        aggregator: Child,
+        broker: EmbeddedBroker | None,
+        others: Sequence[Child] = (),
+    ) -> None:
         self.kills: Counter[str] = Counter()
         """SIGKILLs by target."""
         self._children = {**agents, AGGREGATOR: aggregator}
+        self._others = tuple(others)
         self._broker = broker
         self._news: list[tuple[float, str]] = []
 
     def start_aggregator(self) -> None:
-        """Start the aggregator; devices need not wait for it."""
-        self._children[AGGREGATOR].start()
+        """Start the aggregator, and who plays no part of his own; devices need not wait for them."""
+        for child in (self._children[AGGREGATOR], *self._others):
+            child.start()
 
     def tick(self, timeline: Timeline, now_s: float) -> None:
         """Do what is due. Raise ``ChildDiedError`` when somebody ended without having been asked."""
         self.perform(timeline.due(now_s), now_s)
-        for child in self._children.values():
+        for child in (*self._children.values(), *self._others):
             child.check()
 
     def perform(self, actions: Sequence[Action], now_s: float) -> None:
@@ -56,11 +64,11 @@ class Stage:
 
     def end_aggregator(self) -> list[str]:
         """Ask the aggregator to end; return whether it had to be killed, as above."""
-        return stop_all([self._children[AGGREGATOR]], GRACE_S)
+        return stop_all([*self._others, self._children[AGGREGATOR]], GRACE_S)
 
     def kill_all(self) -> None:
         """End everything at once."""
-        for child in self._children.values():
+        for child in (*self._children.values(), *self._others):
             child.kill()
 
     def _perform(self, action: Action, now_s: float) -> None:

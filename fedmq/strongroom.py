@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from fedmq.demo_data import Samples
     from fedmq.demo_plan import DevicePlan
+    from fedmq.demo_sensors import Worn
 
 MONITOR = "demo"
 STOLEN, CURIOUS = "watch-stolen", "watch-curious"
@@ -93,7 +94,14 @@ class Strongroom(Workshop):
         return self.folder / "devices" / name / enrolment.CONFIGURATION
 
     def write(
-        self, plans: Sequence[DevicePlan], fleet: Sequence[Samples], unseen: Samples, host: str, port: int
+        self,
+        plans: Sequence[DevicePlan],
+        fleet: Sequence[Samples],
+        unseen: Samples,
+        host: str,
+        port: int,
+        *,
+        worn: Worn | None = None,
     ) -> None:
         """Make the keystore, write all that a workshop has, and enrol all devices."""
         now = int(time.time())
@@ -111,7 +119,7 @@ class Strongroom(Workshop):
             self.aggregator_configuration.parent.mkdir(exist_ok=True)
             for name in names:
                 self.agent_configuration(name).parent.mkdir(parents=True)
-            Workshop.write(self, plans, fleet, unseen, host, port)
+            Workshop.write(self, plans, fleet, unseen, host, port, worn=worn)
             for name in names:
                 self._enroll(keystore.bundle_path(Subject("device", name)), self.agent_configuration(name).parent)
         readme = README.format(folder=shlex.quote(str(self.folder)), device=names[0])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fedmq.demo_plan import agent_toml, aggregator_toml
+from fedmq.demo_plan import HOLDOUT, agent_toml, aggregator_toml
+from fedmq.demo_sensors import FEATURES
 from fedmq.processes import Child
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from fedmq.demo_data import Samples
     from fedmq.demo_plan import DevicePlan
+    from fedmq.demo_sensors import Worn
 
 
 class FolderError(RuntimeError):
@@ -41,16 +43,29 @@ class Workshop:
         return self.folder / name
 
     def write(
-        self, plans: Sequence[DevicePlan], fleet: Sequence[Samples], unseen: Samples, host: str, port: int
+        self,
+        plans: Sequence[DevicePlan],
+        fleet: Sequence[Samples],
+        unseen: Samples,
+        host: str,
+        port: int,
+        *,
+        worn: Worn | None = None,
     ) -> None:
-        """Write configurations and data of the whole fleet."""
+        """Write configurations and data of the whole fleet; with watches that are worn, the watches have the data."""
         folder, secure = str(self.folder), self.secure
         where: dict[str, Any] = {"federation": self.federation, "folder": folder, "host": host, "port": port}
         np.savez(self.folder / "evaluation.npz", x=unseen.x, y=unseen.y)
-        self.put_aggregator(aggregator_toml(**where, devices=len(plans), secure=secure))
+        features = FEATURES if worn else None
+        self.put_aggregator(aggregator_toml(**where, devices=len(plans), secure=secure, features=features))
+        if worn is not None:
+            worn.write(self.sensors, host, port)
         for plan, samples in zip(plans, fleet, strict=True):
-            np.savez(self.folder / f"{plan.name}.npz", x=samples.x, y=samples.y)
-            self.put_agent(plan.name, agent_toml(plan, **where, samples=len(samples.y), secure=secure))
+            sources = worn.tables(plan.name, {"host": host, "port": port}, HOLDOUT) if worn else None
+            if not sources:
+                np.savez(self.folder / f"{plan.name}.npz", x=samples.x, y=samples.y)
+            text = agent_toml(plan, **where, samples=len(samples.y), secure=secure, sources=sources)
+            self.put_agent(plan.name, text)
 
     def put_aggregator(self, text: str) -> None:
         """Write the aggregator's configuration."""
@@ -68,6 +83,15 @@ class Workshop:
     def agent_configuration(self, name: str) -> Path:
         """Where a device's configuration is."""
         return self.folder / f"{name}.toml"
+
+    @property
+    def sensors(self) -> Path:
+        """Where the watches' recordings are, if they are worn."""
+        return self.folder / "sensors"
+
+    def wrists(self) -> Child:
+        """Return the process that plays all watches, not yet started."""
+        return Child("sensors", [sys.executable, "-m", "fedmq.wrists", str(self.sensors)], self.folder / "sensors.log")
 
     def aggregator(self) -> Child:
         """Return the aggregator's process, not yet started."""

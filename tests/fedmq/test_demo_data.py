@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from fedmq import demo_data
+from fedmq import demo_data, demo_signals
 from fedmq.baseline import measure
 from fedmq.demo_data import (
     CLASSES,
@@ -15,13 +15,13 @@ from fedmq.demo_data import (
     PEOPLE,
     UNSEEN_PEOPLE,
     WINDOW,
-    DemoDataError,
     Recording,
     divide,
     features_of,
     load_recordings,
     people_as_samples,
 )  # fmt: skip
+from fedmq.demo_signals import DemoDataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def test_too_few_or_too_many_devices_are_refused(devices: int) -> None:
 
 def test_features_of_a_known_motion() -> None:
     """A swing of 1 g at 1 Hz along x: its statistics, and all of its power in the band around 1 Hz."""
-    time_s = np.arange(4 * WINDOW) / demo_data.RATE_HZ
+    time_s = np.arange(4 * WINDOW) / demo_signals.RATE_HZ
     signal = np.zeros((len(time_s), 6))
     signal[:, 0] = np.sin(2 * np.pi * time_s)
 
