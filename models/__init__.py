@@ -14,6 +14,7 @@ from models.personal import Personal, Split
 from models.plan import TrainingPlan, weight_of_part
 from models.spec import NetworkSpec
 from models.training import Training, TrainingResult, local_train
+from models.workspace import StepLeftError
 
 if TYPE_CHECKING:
     from models.pipeline import Pipeline
@@ -43,6 +44,7 @@ __all__ = [
     "SpecError",
     "Split",
     "Standardization",
+    "StepLeftError",
     "TfliteError",
     "Training",
     "TrainingPlan",

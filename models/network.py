@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,14 @@ class Model:
                 result[rows] = _errors(workspace, data.x[rows])
         return result
 
-    def evaluate(self, parameters: FloatArray, data: Dataset) -> Metrics:
-        """Return the metrics of these parameters on the data; those of no data have ``count`` 0."""
+    def evaluate(self, parameters: FloatArray, data: Dataset, leave: Callable[[], bool] | None = None) -> Metrics:
+        """Return the metrics of these parameters on the data; those of no data have ``count`` 0.
+
+        ``leave`` is asked between layers; when it says so ``StepLeftError`` is raised.
+        """
         measure, nothing = _MEASURES[self.task]
         workspace = Workspace(self, parameters)
+        workspace.leave = leave
         total: Any = nothing()
         with np.errstate(all="ignore"):  # parameters that diverged show in the loss, not as warnings
             for rows in self._blocks(len(data)):

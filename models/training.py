@@ -211,7 +211,8 @@ class Training:
             if array.shape != wanted[name].shape or array.dtype != np.float32:
                 raise CheckpointError(f"{name} has shape {array.shape}, the model {wanted[name].shape}")
         rows, size = len(self._data), len(self._x)
-        inside = checkpoint.epoch < self._plan.epochs and checkpoint.position <= rows + size
+        over = checkpoint.epoch == self._plan.epochs and checkpoint.position == 0
+        inside = over or (checkpoint.epoch < self._plan.epochs and checkpoint.position <= rows + size)
         if not inside or checkpoint.num_steps > self._plan.steps(rows):
             raise CheckpointError("it is further than the plan goes")
 

@@ -35,7 +35,7 @@ class Workspace:
     def __init__(self, model: Model, parameters: FloatArray) -> None:
         self._model = model
         self.leave: Callable[[], bool] | None = None
-        """Asked between the layers of ``loss_and_gradient``; True: raise ``StepLeftError``."""
+        """Asked between the layers of ``forward`` and ``loss_and_gradient``; True: raise ``StepLeftError``."""
         self._spec = model.network
         self._values = model.layout.views(parameters)
         self.gradient = np.zeros(model.layout.size, np.float32)
@@ -51,7 +51,7 @@ class Workspace:
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return scores or values for ``x``, in a buffer that the next call overwrites."""
-        return self._for_rows(len(x)).forward(x)
+        return self._for_rows(len(x)).forward(x, leave=self.leave)
 
     def wanted(self, x: FloatArray, y: NDArray[Any]) -> NDArray[Any]:
         """Return what the network should give for the examples: ``y``, standardized where the examples are."""

@@ -15,10 +15,13 @@ import numpy as np
 from msgspec import Struct
 
 from device_agent.adapters.data import DataFileError, Samples
+from device_agent.adapters.leaving import leave_if, never, until
 from device_agent.sensing.adapters.reading import Extent, SamplesError, read
 from models import DataError, Dataset, Model, Pipeline, Standardization
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from device_agent.settings import AgentSettings
@@ -44,24 +47,34 @@ class Constants(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: dict[str, Any]
 
 
-def collect(settings: AgentSettings, pipeline: Pipeline, model: Model, extent: Extent, upto: int | None) -> Samples:
+def collect(  # noqa: PLR0917 - what is wanted, of which rows
+    settings: AgentSettings,
+    pipeline: Pipeline,
+    model: Model,
+    extent: Extent,
+    upto: int | None,
+    stopped: Callable[[], bool] = never,
+) -> Samples:
     """Return the examples in the store; raise ``DataFileError``.
 
     ``upto``: of rows up to this number; None: up to ``extent.newest``. The same extent and number give the same
-    examples, as long as no row of them was evicted.
+    examples, as long as no row of them was evicted. ``stopped`` is asked along the way: ``TaskLeftError``.
     """
     last = extent.newest if upto is None else upto
     _check_channels(settings, pipeline)
     try:
-        series = read(Path(settings.device.state_dir), pipeline.channels, upto=last, limit=settings.samples.read_rows)
+        folder, limit = Path(settings.device.state_dir), settings.samples.read_rows
+        series = read(folder, pipeline.channels, upto=last, limit=limit, stopped=stopped)
         if not len(series):
             raise DataFileError(f"samples: no row with {_listed(pipeline.channels)} has come yet")
+        leave_if(stopped)
         windows = pipeline.windows(series)
+        leave_if(stopped)
     except (SamplesError, DataError) as exc:
         raise DataFileError(f"samples: {exc}") from exc
     if pipeline.standardize == "device":
         constants_for(settings, pipeline, extent.identity, windows).apply(windows.x)
-    return _split(settings, model, pipeline, windows, (len(series), last))
+    return _split(settings, model, pipeline, windows, (len(series), last), stopped)
 
 
 def constants_for(settings: AgentSettings, pipeline: Pipeline, store: str, windows: Windows) -> Standardization:
@@ -110,8 +123,13 @@ def _check_channels(settings: AgentSettings, pipeline: Pipeline) -> None:
         )
 
 
-def _split(
-    settings: AgentSettings, model: Model, pipeline: Pipeline, windows: Windows, read_rows: tuple[int, int]
+def _split(  # noqa: PLR0917 - what is split, for whom, and how
+    settings: AgentSettings,
+    model: Model,
+    pipeline: Pipeline,
+    windows: Windows,
+    read_rows: tuple[int, int],
+    stopped: Callable[[], bool],
 ) -> Samples:
     """Return both sides; ``read_rows``: how many rows there were, and the number of the last."""
     rows, last = read_rows
@@ -120,7 +138,7 @@ def _split(
     # Where windows are as long as blocks, hardly one would lie in blocks of one side.
     lasts_s = pipeline.window / pipeline.rate if pipeline.rate else 0.0
     block_s = max(settings.data.holdout_block_s, BLOCK_WINDOWS * lasts_s)
-    held_out, trained = sides_of(usable.starts, usable.ends, settings.data.holdout_fraction, block_s)
+    held_out, trained = sides_of(usable.starts, usable.ends, settings.data.holdout_fraction, block_s, stopped)
     try:
         train = Dataset.for_model(model, usable.x[trained], usable.y[trained])
         holdout = Dataset.for_model(model, usable.x[held_out], usable.y[held_out]) if held_out.any() else None
@@ -132,7 +150,11 @@ def _split(
 
 
 def sides_of(
-    starts: NDArray[np.float64], ends: NDArray[np.float64], fraction: float, block_s: float
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    fraction: float,
+    block_s: float,
+    stopped: Callable[[], bool] = never,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which windows are held out, and which are trained on; some are neither.
 
@@ -151,7 +173,7 @@ def sides_of(
         return drawn[block]
 
     sides = np.empty((len(first), 2), np.bool_)
-    for row, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+    for row, (begin, end) in enumerate(until(stopped, zip(first.tolist(), last.tolist(), strict=True))):
         found = {held_out(block) for block in range(begin, min(end, begin + MOST_BLOCKS) + 1)}
         sides[row] = (found == {True}, found == {False})
     return sides[:, 0], sides[:, 1]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from device_agent.adapters.leaving import never, until
 from models import DataError, Dataset, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,12 +42,12 @@ class Samples:
     """Newest row of the sample store among them, so that the same can be read again; None: they come from a file."""
 
 
-def load_samples(path: Path, settings: DataSettings, model: Model) -> Samples:
-    """Read and check the file, and split it; raise ``DataFileError``."""
-    x, y = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, settings.label)
+def load_samples(path: Path, settings: DataSettings, model: Model, stopped: Callable[[], bool] = never) -> Samples:
+    """Read and check the file, and split it; raise ``DataFileError``, or ``TaskLeftError`` when it is ``stopped``."""
+    x, y = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, settings.label, stopped)
     try:
         Dataset.for_model(model, x, y)
-        held_out = holdout_mask(x, y, settings.holdout_fraction)
+        held_out = holdout_mask(x, y, settings.holdout_fraction, stopped)
         train = Dataset.for_model(model, x[~held_out], y[~held_out])
         holdout = Dataset.for_model(model, x[held_out], y[held_out]) if held_out.any() else None
     except DataError as exc:
@@ -58,7 +59,9 @@ def load_samples(path: Path, settings: DataSettings, model: Model) -> Samples:
     return Samples(train=train, holdout=holdout)
 
 
-def holdout_mask(x: NDArray[Any], y: NDArray[Any], fraction: float) -> NDArray[np.bool_]:
+def holdout_mask(
+    x: NDArray[Any], y: NDArray[Any], fraction: float, stopped: Callable[[], bool] = never
+) -> NDArray[np.bool_]:
     """Return which rows (n,) are held out: by a hash of each row's own content.
 
     The first 8 bytes of BLAKE2b over the row's float32 features and its label, as a fraction of 2**64. So a row is on
@@ -69,7 +72,7 @@ def holdout_mask(x: NDArray[Any], y: NDArray[Any], fraction: float) -> NDArray[n
     limit = fraction * 2.0**64
     draws = (
         int.from_bytes(hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=8).digest(), "big")
-        for row, label in zip(rows, labels, strict=True)
+        for row, label in until(stopped, zip(rows, labels, strict=True))
     )
     return np.fromiter((draw < limit for draw in draws), dtype=np.bool_, count=len(rows))
 
@@ -107,17 +110,19 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     return x.reshape(len(x), -1), y
 
 
-def _read_csv(path: Path, label: str | list[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read_csv(path: Path, label: str | list[str], stopped: Callable[[], bool]) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _parse_csv(path, file, [label] if isinstance(label, str) else label)
+            return _parse_csv(path, file, [label] if isinstance(label, str) else label, stopped)
     except FileNotFoundError as exc:
         raise DataFileError(f"{path}: there is no such file") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise DataFileError(f"{path}: cannot be read as .csv: {exc}") from exc
 
 
-def _parse_csv(path: Path, file: TextIO, labels: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _parse_csv(
+    path: Path, file: TextIO, labels: Sequence[str], stopped: Callable[[], bool]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
     if not header:
@@ -127,7 +132,7 @@ def _parse_csv(path: Path, file: TextIO, labels: Sequence[str]) -> tuple[NDArray
             raise DataFileError(f"{path}: {header.count(name)} columns are called {name!r}; there are {header}")
     # One flat buffer of float64: a list of lists of Python floats takes ten times the memory.
     values = array("d")
-    for row in reader:
+    for row in until(stopped, reader):
         if row:
             values.extend(_numbers(path, reader.line_num, header, row))
     if not values:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples, fingerprint, load_samples
+from device_agent.adapters.leaving import never
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from device_agent.sensing.adapters.reading import Extent
     from device_agent.settings import AgentSettings
     from models import Dataset, Model, Pipeline
@@ -29,10 +32,16 @@ class Supply:
         self._samples: Samples | None = None
         self._of: tuple[object, ...] = ()
 
-    def begin(self, model: Model, pipeline: Pipeline | None, upto: int | None = None) -> Samples:
+    def begin(
+        self,
+        model: Model,
+        pipeline: Pipeline | None,
+        upto: int | None = None,
+        stopped: Callable[[], bool] = never,
+    ) -> Samples:
         """Return what is there now, for a task that begins; raise ``DataFileError``.
 
-        ``upto``: with sources, only rows up to this number.
+        ``upto``: with sources, only rows up to this number. ``stopped`` is asked along the way: ``TaskLeftError``.
         """
         extent = self._extent(pipeline) if self._settings.sources else None
         path = Path(self._settings.data.path)
@@ -43,11 +52,11 @@ class Supply:
             # The old ones go first: both at once may be more than the board has.
             self._samples = None
             if extent is None or pipeline is None:
-                self._samples = load_samples(path, self._settings.data, model)
+                self._samples = load_samples(path, self._settings.data, model, stopped)
             else:
                 from device_agent.adapters.collected import collect  # noqa: PLC0415 - for boards that have sources
 
-                self._samples = collect(self._settings, pipeline, model, extent, upto)
+                self._samples = collect(self._settings, pipeline, model, extent, upto, stopped)
             self._of = wanted
             self.digest = _digest(self._samples.train)
         return self._samples

@@ -105,7 +105,7 @@ class Trainer:
         try:
             bench = self._workbench()
             if isinstance(task, Evaluate):
-                return bench.evaluate(task, file)
+                return bench.evaluate(task, file, self)
             self._next_step_at = 0.0
             return self._sealed(bench.train(task, file, self), task)
         except MemoryError:

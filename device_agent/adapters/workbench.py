@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples
+from device_agent.adapters.leaving import TaskLeftError, never
+from device_agent.adapters.measuring import compared, measured
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import Personalizer, Start
 from device_agent.adapters.sitting import Sitting
@@ -106,6 +108,8 @@ class Workbench:
         """
         try:
             return self._train(task, file, word)
+        except TaskLeftError:
+            return TaskStopped(task=task.task)
         except PlanError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault="model")
         except _TaskError as exc:
@@ -113,16 +117,18 @@ class Workbench:
         finally:
             self.sitting = None
 
-    def evaluate(self, task: Evaluate, file: BinaryIO) -> EvaluationDone | TaskFailed:
+    def evaluate(self, task: Evaluate, file: BinaryIO, word: Word) -> EvaluationDone | TaskStopped | TaskFailed:
         """Measure the model in the file on the holdout."""
         try:
             model, parameters = self._read(task.manifest, file)
-            holdout = self._samples(model).holdout
+            holdout = self._samples(model, word).holdout
             if holdout is None:
                 raise _TaskError("there are no held-out samples to evaluate on", "data")  # noqa: TRY301 - as the rest
             start = self._personal.begin(task.manifest, model, parameters)
-            metrics = model.evaluate(start.parameters, holdout).summary()
+            metrics = measured(model, start.parameters, holdout, word.stopped)
             return EvaluationDone(task=task.task, metrics=metrics)
+        except TaskLeftError:
+            return TaskStopped(task=task.task)
         except PlanError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault="model")
         except _TaskError as exc:
@@ -136,10 +142,8 @@ class Workbench:
         if start.why_cold:
             self._note(task, "private parameters cannot be used, they begin as a new device's", start.why_cold)
         plan = start.personal.plan_of(_plan(manifest))
-        samples = self._samples(model, self._keeper.upto(manifest.epoch, manifest.version))
-        if word.stopped():
-            return TaskStopped(task=task.task)
-        before = _measured(model, start.parameters, samples)
+        samples = self._samples(model, word, self._keeper.upto(manifest.epoch, manifest.version))
+        before = measured(model, start.parameters, samples.holdout, word.stopped)
         training, rng, elapsed_s = self._begin(task, model, start, plan)
         planned = plan.steps(len(samples.train))
         sitting = Sitting(
@@ -158,6 +162,13 @@ class Workbench:
             raise _TaskError("the training diverged: parameters are not finite any more", "model")
         encoded = _encoded(manifest.participation.codec, start.split.shared_of(delta), rng)
         local = self._local(task, model, start, word)
+        # Stopped within the comparison: what there is is sent without it, or it might never come to its end.
+        asked = never if start.personal.compare_local and word.stopped() else word.stopped
+        try:
+            after = measured(model, result.parameters, samples.holdout, asked)
+            others = compared(model, samples.holdout, parameters, start, result.parameters, local, asked)
+        except TaskLeftError:  # it is kept whole, and goes on with the measuring
+            return self._set_aside(task, sitting, keeps=word.keeps(), rest_s=0.0)
         if reason := self._personal.keep(start, manifest, name, result.parameters, local):
             self._note(task, "private parameters could not be kept, those before stay", reason)
         return TrainingDone(
@@ -170,8 +181,8 @@ class Workbench:
             duration_s=sitting.elapsed_s,
             train_loss=float(result.loss),
             before=before,
-            after=_measured(model, result.parameters, samples),
-            others=_compared(model, samples, parameters, start, result.parameters, local),
+            after=after,
+            others=others,
         )
 
     def _local(self, task: Train, model: Model, start: Start, word: Word) -> NDArray[np.float32] | None:
@@ -275,35 +286,15 @@ class Workbench:
             raise _TaskError("the model spec leads to another layout than the manifest names", "model")
         return self._model
 
-    def _samples(self, model: Model, upto: int | None = None) -> Samples:
+    def _samples(self, model: Model, word: Word, upto: int | None = None) -> Samples:
         try:
-            return self._supply.begin(model, self._pipeline, upto)
+            return self._supply.begin(model, self._pipeline, upto, word.stopped)
         except DataFileError as exc:
             raise _TaskError(str(exc), "data") from exc
 
     def _rng(self, manifest: Manifest, contribution: int, *stream: int) -> np.random.Generator:
         device = zlib.crc32(self._settings.device.id.encode())
         return np.random.default_rng([self._settings.training.seed, device, manifest.version, contribution, *stream])
-
-
-def _measured(model: Model, parameters: NDArray[np.float32], samples: Samples) -> dict[str, float]:
-    return model.evaluate(parameters, samples.holdout).summary() if samples.holdout else {}
-
-
-def _compared(  # noqa: PLR0917 - what is compared, on what
-    model: Model,
-    samples: Samples,
-    version: NDArray[np.float32],
-    start: Start,
-    result: NDArray[np.float32],
-    local: NDArray[np.float32] | None,
-) -> dict[str, dict[str, float]]:
-    """Return the metrics of the version as it came, with what is this device's own in it now, and of its own model."""
-    if not start.digest:
-        return {}
-    own = start.split.overlaid(version, start.split.private_of(result))
-    found = {"global": _measured(model, version, samples), "personal": _measured(model, own, samples)}
-    return found | ({"local": _measured(model, local, samples)} if local is not None else {})
 
 
 def _digest(parameters: NDArray[np.float32]) -> str:

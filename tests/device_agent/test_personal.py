@@ -121,7 +121,7 @@ def test_private_parameters_outlive_versions_and_processes(tmp_path: Path) -> No
 def samples(person: Person) -> Any:
     bench, _ = person.process()
     with ModelCache(person.folder).open() as file:
-        bench.evaluate(Evaluate(task=1, manifest=person.manifest), file)
+        bench.evaluate(Evaluate(task=1, manifest=person.manifest), file, Word())
     return bench._supply.held.holdout
 
 
@@ -264,7 +264,7 @@ def test_an_evaluation_is_of_what_the_device_predicts_with(tmp_path: Path) -> No
     done = person.done()
     bench, _ = person.process()
     with ModelCache(tmp_path).open() as file:
-        found = bench.evaluate(Evaluate(task=2, manifest=person.manifest), file)
+        found = bench.evaluate(Evaluate(task=2, manifest=person.manifest), file, Word())
     assert isinstance(found, EvaluationDone)
     assert found.metrics == done.others["personal"]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from device_agent.adapters.leaving import leave_if, never
 from device_agent.sensing.adapters.sample_store import FILE_NAME, SCHEMA_VERSION, streams_of
 from models.series import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -44,17 +45,24 @@ def extent_of(state_dir: Path) -> Extent:
         return Extent(identity=meta["identity"].decode(), newest=newest, labelled=int(meta.get("labelled", b"0")))
 
 
-def read(state_dir: Path, channels: Sequence[str], *, upto: int | None = None, limit: int = 100_000) -> Series:
+def read(
+    state_dir: Path,
+    channels: Sequence[str],
+    *,
+    upto: int | None = None,
+    limit: int = 100_000,
+    stopped: Callable[[], bool] = never,
+) -> Series:
     """Return the newest ``limit`` rows that have one of the channels, in the order of time; raise ``SamplesError``.
 
     ``upto``: no row with a higher number, so that the same rows can be read again (those that were not evicted). Memory
     is bounded by ``limit``. Rows whose time is before that of an earlier row of their source are left out: a clock that
     was set back. The numbers of the series (``ids``) are those of the one source that the channels come from; where
-    several sources give them, they are the times in microseconds.
+    several sources give them, they are the times in microseconds. ``stopped`` is asked on the way: ``TaskLeftError``.
     """
     with _Opened(state_dir) as db:
         streams = _columns(db, channels)
-        return _series(_Table(db, streams, upto, limit), tuple(channels))
+        return _series(_Table(db, streams, upto, limit), tuple(channels), stopped)
 
 
 def _columns(
@@ -105,13 +113,14 @@ class _Table:
             yield streams, numbers, times, labels, values
 
 
-def _series(table: _Table, channels: tuple[str, ...]) -> Series:
+def _series(table: _Table, channels: tuple[str, ...], stopped: Callable[[], bool]) -> Series:
     size = table.size
     times, labels = np.empty(size, np.float64), np.empty(size, np.float64)
     values = np.full((size, len(channels)), np.nan, np.float32)
     stream, numbers = np.empty(size, np.int64), np.empty(size, np.int64)
     at = 0
     for streams, block_numbers, block_times, block_labels, blobs in table.blocks():
+        leave_if(stopped)
         part = slice(at, at + len(streams))
         stream[part], numbers[part], times[part] = streams, block_numbers, block_times
         labels[part] = np.array(block_labels, dtype=np.float64)
