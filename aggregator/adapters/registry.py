@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from aggregator.adapters.restoring import read_meta
 from aggregator.adapters.rows import CONTRIBUTION_COLUMNS, Row, contribution_of, metrics_of
 from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, connect_read_only
 from aggregator.buffer import Contribution
+from aggregator.measured import Measured, measured
 from aggregator.records import Counters, DeviceRecord
 from protocol.chunks import digest_of
 
@@ -50,6 +51,8 @@ class Lineage:
     outcome: str
     """``published``, ``set-aside``, or empty for a version that no buffer ended with."""
     contributions: tuple[Contribution, ...]
+    measured: dict[str, Measured]
+    """What their devices measured on data of their own, by the model: ``global``, ``personal``, ``local``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ class StoreStatus:
     buffered: int
     counters: Counters
     devices: tuple[DeviceRecord, ...]
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """As in the lineage of the current version."""
 
 
 _LINE = (
@@ -91,7 +96,9 @@ class Registry:
         number, outcome = self._db.execute(query, (version,)).fetchone() or (0, "")
         query = f"SELECT {CONTRIBUTION_COLUMNS} FROM lineage WHERE aggregation = ? ORDER BY position"  # noqa: S608 - a constant of ours
         contributions = tuple(contribution_of(found) for found in self._db.execute(query, (number,)))
-        return Lineage(line=_line_of(row), outcome=outcome, contributions=contributions)
+        return Lineage(
+            line=_line_of(row), outcome=outcome, contributions=contributions, measured=measured(contributions)
+        )
 
     def parameters(self, version: int) -> bytes:
         """Return a version's parameters, float32 little-endian; raise ``NotKept``."""
@@ -132,6 +139,7 @@ class Registry:
                 buffered=self._db.execute("SELECT count(*) FROM journal").fetchone()[0],
                 counters=msgspec.msgpack.decode(_bytes(meta["counters"]), type=Counters),
                 devices=tuple(decode(record) for (record,) in devices),
+                measured=self.lineage(newest.version).measured,
             )
         finally:
             self._db.execute("COMMIT")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.adapters.registry import Lineage, StoreStatus, VersionLine
+from aggregator.measured import Measured
 from aggregator.records import DeviceRecord
 from protocol.clock import EARLIEST_S, SLACK_S
 from protocol.printable import printable
@@ -51,6 +52,7 @@ def lineage_table(lineage: Lineage) -> RenderableType:
             "weight": _number(line.total_weight),
             "step": _number(line.step_norm),
             **{name: _metric(value) for name, value in line.metrics.items()},
+            **_measured_lines(lineage.measured),
             "digest": line.digest,
         },
         title=f"version {line.version}",
@@ -81,6 +83,7 @@ def status_table(
             "epoch": stored.epoch,
             "version": str(stored.version),
             **{name: _metric(value) for name, value in stored.metrics.items()},
+            **_measured_lines(stored.measured),
             "buffered": f"{stored.buffered} {'update' if stored.buffered == 1 else 'updates'}",
             "accepted": f"{counters.accepted:,} of {counters.received:,} messages",
             "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
@@ -95,6 +98,17 @@ def status_table(
     more = len(devices) - len(shown)
     rest = Text(f"and {more:,} more: see --devices or --json", style="dim") if more else Text()
     return Group(parts, Text(), devices_table(shown, now), rest)
+
+
+def _measured_lines(found: dict[str, Measured]) -> dict[str, str]:
+    lines = {}
+    for whose, of in found.items():
+        count = f"{of.devices} device{'s' * (of.devices != 1)}"
+        figures = f"mean {_metric(of.mean)}, lowest tenth {_metric(of.tenth)}, worst {_metric(of.worst)}"
+        if of.measure == "loss":
+            figures = figures.replace("lowest", "highest")
+        lines[f"{whose} {of.measure}"] = f"{figures} ({of.worst_device}); by {count}"
+    return lines
 
 
 def _quarantine_lines(devices: Sequence[DeviceRecord]) -> dict[str, str]:
