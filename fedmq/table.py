@@ -42,6 +42,8 @@ MAX_WIDTH = 150
 """A table that is stretched further is harder to read, not easier."""
 MAX_REASONS = 3
 """Lines below the table: what is wrong with many devices is mostly wrong with all of them."""
+WAITS = "waits: "
+"""So begins what a board says that cannot spare a training now: by its own policy, nothing is wrong."""
 FAR_BEHIND = 3
 """Versions; from here on the column turns yellow."""
 QUIET_S = 60.0
@@ -92,20 +94,24 @@ def fleet_table(
 
 
 def _reasons(rows: Sequence[DeviceRow], width: int) -> list[Text]:
-    """Return what devices that are there say is wrong, a line each; those that say the same share one."""
+    """Return what devices that are there say, a line each, faults first; those that say the same share one."""
     by_reason: dict[str, list[str]] = {}
     for row in rows:
         if row.reason and row.state not in {"sleeping", "stopped", "lost"}:
             by_reason.setdefault(row.reason, []).append(row.device_id)
     lines = []
-    for reason, names in list(by_reason.items())[:MAX_REASONS]:
+    for reason, names in sorted(by_reason.items(), key=lambda found: _waits(found[0]))[:MAX_REASONS]:
         who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         # Whatever a device wrote there: nothing of it steers a terminal.
         words = "".join(letter if letter.isprintable() else "?" for letter in reason)
-        line = Text(f"  {who}: {words}", style="yellow")
+        line = Text(f"  {who}: {words}", style="bright_black" if _waits(reason) else "yellow")
         line.truncate(width, overflow="ellipsis")
         lines.append(line)
     return lines
+
+
+def _waits(reason: str) -> bool:
+    return reason.startswith(WAITS) and "; sensors: " not in reason
 
 
 def plain_line(summary: FleetSummary, elapsed_s: float) -> str:

@@ -20,6 +20,7 @@ from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
 from models import FeaturesError, Model, Personal, Pipeline, PlanError, SpecError, Split, TrainingPlan, build
+from models.workspace import check_step
 from protocol import tensors
 from protocol.adapters.configuration import load
 from protocol.adapters.credentials import read_password
@@ -92,6 +93,8 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
         raise ConfigurationError(f"[features]: {exc}") from exc
     try:
         plan = TrainingPlan.from_data(settings.training)
+        # Devices with fewer examples could, but those with more would all fail.
+        check_step(model, plan.batch_size)
     except PlanError as exc:
         raise ConfigurationError(f"[training]: {exc}") from exc
     try:

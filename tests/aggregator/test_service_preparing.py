@@ -107,6 +107,11 @@ def test_going_on_from_a_snapshot_keeps_number_and_parameters(tmp_path: Path) ->
         ("inputs = 4", "inputs = 0", "[model]: "),
         ("learning_rate = 0.1", "learning_rate = -1.0", "[training]: "),
         ("learning_rate = 0.1", 'learning_rat = 0.1\noptimizer = "sgd"', "[training]: "),
+        (
+            'kind = "softmax"\ninputs = 4\noutputs = 3\n[training]\n',
+            'kind = "mlp"\ninputs = 4\nhidden = [8192]\noutputs = 3\n[training]\nbatch_size = 65536\n',
+            "[training]: training: batch_size is 65536, allowed is at most ",
+        ),
         ("goal = 1000", "goal = 0", "no version would ever be made"),
         ("goal = 1000", 'cron = "x * * * *"', "schedule.cron: "),
         ("goal = 1000", 'cron = "0 0 31 2 *"', "never comes"),

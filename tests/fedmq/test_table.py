@@ -162,6 +162,24 @@ def test_what_devices_say_is_wrong_is_shown_once_and_steers_no_terminal() -> Non
     assert "SIGTERM" not in text
 
 
+def test_a_board_that_waits_by_its_policy_is_no_fault() -> None:
+    view = busy_view()
+    for number, reason in enumerate(
+        ("waits: on battery", "waits: too hot; sensors: press: silent", "waits: on battery", "cannot be read")
+    ):
+        view.observe(
+            DeviceState(device_id=f"watch-{number}", state="idle", reason=reason), 0.0, device_id=f"watch-{number}"
+        )
+    console = Console(file=io.StringIO(), width=100, height=40, force_terminal=True, color_system="standard")
+    console.print(fleet_table(view.summary(), view.rows(0.0), CAPTION, width=100, height=40))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().rstrip().splitlines()[-3:]
+    assert "too hot; sensors: press: silent" in lines[0]
+    assert "cannot be read" in lines[1]
+    assert "and 1 more: waits: on battery" in lines[2]
+    assert ["\x1b[33m" in line for line in lines] == [True, True, False]
+
+
 def test_reasons_of_a_large_fleet_leave_room_for_its_devices() -> None:
     view = busy_view(30)
     for number in range(30):
