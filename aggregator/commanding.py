@@ -1,9 +1,11 @@
-"""Operators' commands to devices: numbered, so that no device obeys an old one that somebody kept."""
+"""Operators' words on devices: quarantine, and commands, numbered so that none obeys an old one that somebody kept."""
 
 from __future__ import annotations
 
+from aggregator.admission import Refused
 from aggregator.commands import Command, Publish, Reply, SaveIssued
-from aggregator.events import DeviceCommandRequested
+from aggregator.events import DeviceCommandRequested, QuarantineRequested
+from aggregator.fleet import Fleet
 from aggregator.keyring import Keyring
 from aggregator.numbering import next_number
 from protocol.errors import ProtocolError
@@ -40,3 +42,15 @@ class Commander:
             Publish(topic=topic, payload=self._keys.command(command)),
             Reply(request_id=event.request_id, body={"sent_to": command.target, "action": event.action}),
         ]
+
+
+def quarantine(fleet: Fleet, event: QuarantineRequested, wall: float) -> list[Command]:
+    """Take a device's messages no more, or again, and return the answer to who asked for it."""
+    if not event.reason:
+        released = fleet.release(event.device_id)
+        return [Reply(request_id=event.request_id, body={"device": event.device_id, "released": released})]
+    try:
+        fleet.quarantine(event.device_id, event.reason, wall)
+    except Refused as exc:
+        return [Reply(request_id=event.request_id, error=str(exc))]
+    return [Reply(request_id=event.request_id, body={"device": event.device_id, "quarantined": event.reason})]

@@ -10,7 +10,7 @@ from functools import lru_cache
 import msgspec
 
 from aggregator.admission import Refused
-from aggregator.commanding import Commander
+from aggregator.commanding import Commander, quarantine
 from aggregator.commands import (
     Acknowledge,
     Command,
@@ -51,9 +51,7 @@ from aggregator.stepping import Evaluator
 from models import Model
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
-from protocol.status import (
-    encode_status,
-)
+from protocol.status import encode_status
 from protocol.topics import Topics
 
 __all__ = ["AggregatorCore", "ShellFigures", "first_version"]
@@ -177,7 +175,7 @@ class AggregatorCore:
             case DeviceCommandRequested():
                 return self._commander.send(event, wall, link_up=self._link_up)
             case QuarantineRequested():
-                return self._quarantine(event, wall)
+                return quarantine(self.fleet, event, wall)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -321,16 +319,6 @@ class AggregatorCore:
         return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
 
     # -- operators, and the end -----------------------------------------------------------------------------------
-
-    def _quarantine(self, event: QuarantineRequested, wall: float) -> list[Command]:
-        if not event.reason:
-            released = self.fleet.release(event.device_id)
-            return [Reply(request_id=event.request_id, body={"device": event.device_id, "released": released})]
-        try:
-            self.fleet.quarantine(event.device_id, event.reason, wall)
-        except Refused as exc:
-            return [Reply(request_id=event.request_id, error=str(exc))]
-        return [Reply(request_id=event.request_id, body={"device": event.device_id, "quarantined": event.reason})]
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
         text = "cannot store; devices are asked to keep updates"
