@@ -19,7 +19,7 @@ except ModuleNotFoundError as missing:
     hint = "pip install 'fedmq[aggregator]'"
     raise SystemExit(f"fedmq-aggregator: {missing.name} is not installed, as on a device; {hint}") from missing
 
-from aggregator.adapters import operating, tables
+from aggregator.adapters import cli_surveys, operating, tables
 from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
 from aggregator.adapters.errors import ExportFailed, StoreError, StoreRefused
 from aggregator.adapters.lock import StoreInUse
@@ -49,6 +49,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(cli_surveys.survey_app, name="survey")
+app.command()(cli_surveys.surveys)
 
 Config = Annotated[Path, typer.Option("--config", help="The aggregator's TOML file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

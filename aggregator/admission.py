@@ -13,6 +13,7 @@ from protocol import tensors
 from protocol.errors import ProtocolError
 from protocol.messages import ModelUpdate, ReceiptStatus, SealedUpdate
 from protocol.sealing import Opener, SealingError
+from protocol.surveys import Report, SealedReport
 
 
 class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error
@@ -52,6 +53,8 @@ class Gate:
     limits: AdmissionTable
     opener: Opener | None = None
     """With one, updates must be sealed."""
+    trains: bool = True
+    """Whether the current version is to be trained at all."""
 
     def check_origin(self, device_id: str, claimed_device_id: str, federation: str) -> None:
         """Raise ``Refused`` unless the message is of this federation and of the topic's device."""
@@ -62,7 +65,27 @@ class Gate:
     def check_place(self, update: ModelUpdate | SealedUpdate) -> None:
         """Raise ``Refused`` when an update of this version is not taken, whatever it holds."""
         self._check_epoch(update.epoch)
+        if not self.trains:
+            raise Refused("stale", "not-trained", "this version is announced for its surveys, not to be trained")
         self._check_version(update.base_version)
+
+    def check_known(self, report: Report | SealedReport) -> None:
+        """Raise ``Refused`` when a report is of another history, or of a version that is not out."""
+        self._check_epoch(report.epoch)
+        self._check_out(report.base_version)
+
+    def opened_report(self, report: Report | SealedReport) -> Report:
+        """Return the report, opened if it is sealed; raise ``Refused`` when it should be, or cannot be."""
+        if isinstance(report, Report):
+            if self.opener:
+                raise Refused("rejected", "unsealed", "this federation takes sealed reports only")
+            return report
+        if self.opener is None:
+            raise Refused("rejected", "cannot-open", "this aggregator has no sealing key")
+        try:
+            return self.opener.open_report(report)
+        except SealingError as exc:
+            raise Refused("rejected", "cannot-open", str(exc)) from exc
 
     def opened(self, update: ModelUpdate | SealedUpdate) -> ModelUpdate:
         """Return the update, opened if it is sealed; raise ``Refused`` when it should be, or cannot be."""
@@ -94,12 +117,15 @@ class Gate:
         if epoch != self.epoch:
             raise Refused("rejected", "other-epoch", f"the federation began anew: epoch is {self.epoch}")
 
-    def _check_version(self, base_version: int) -> None:
+    def _check_out(self, base_version: int) -> None:
         if base_version > self.version:
             raise Refused("rejected", "unknown-version", f"version {base_version} is not out, {self.version} is")
+
+    def _check_version(self, base_version: int) -> None:
+        self._check_out(base_version)
         for first, last in self.withdrawn:
             if first <= base_version <= last:
-                raise Refused("stale", "withdrawn-version", f"version {base_version} was rolled back")
+                raise Refused("stale", "withdrawn-version", f"version {base_version} was withdrawn")
         staleness = self.version - base_version
         if staleness > self.max_staleness:
             raise Refused("stale", "too-old", f"{staleness} versions old, {self.max_staleness} allowed")

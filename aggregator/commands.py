@@ -12,8 +12,20 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from aggregator.events import Level
-from aggregator.records import Aggregation, Counters, DeviceRecord, JournalEntry, ServerState, Shelf, VersionRecord
+from aggregator.records import (
+    Aggregation,
+    Answer,
+    Counters,
+    DeviceRecord,
+    JournalEntry,
+    ServerState,
+    Shelf,
+    VersionRecord,
+)
+from models import Metrics
+from models.statistics import FeatureStatistics
 from protocol.link import Received
+from protocol.surveys import Survey
 
 
 class Journal(Struct, frozen=True):
@@ -48,7 +60,25 @@ class SaveIssued:
     issued: int
 
 
-StoreCommand: TypeAlias = Journal | SaveAggregation | SaveFleet | SaveIssued
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveSurvey:
+    """Keep a survey that was opened, or (``closed`` at this time) is not asked any more."""
+
+    survey: Survey
+    opened: float
+    closed: float | None
+    total: FeatureStatistics | Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveAnswer:
+    """Keep an accepted report: who answered, its sequence number, and what all answers add up to with it."""
+
+    answer: Answer
+    total: FeatureStatistics | Metrics
+
+
+StoreCommand: TypeAlias = SaveSurvey | SaveAnswer | Journal | SaveAggregation | SaveFleet | SaveIssued
 
 
 class Acknowledge(Struct, frozen=True):

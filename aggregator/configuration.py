@@ -85,6 +85,19 @@ class AdmissionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """So many updates of a device refused in a row, and nothing of it is looked at until it is released; 0: never."""
 
 
+class StatisticsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[statistics]``: what the federation's data look like, asked before anything is trained."""
+
+    before_training: bool = False
+    """Announce version 0 without training, ask for statistics, and make version 1 with the constants they give."""
+    min_devices: PositiveCount = 3
+    """So many devices with examples must have answered."""
+    wait_s: NonNegative = 600.0
+    """After so long one device is enough. Counted by the process: a restart begins anew. 0: wait for all of them."""
+    min_examples: PositiveCount = 1
+    """A device with fewer says that it has none."""
+
+
 class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[evaluation]``: a gate before publishing; without data it checks only that the step is finite and bounded."""
 
@@ -178,6 +191,7 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     schedule: ScheduleTable = ScheduleTable()
     admission: AdmissionTable = AdmissionTable()
     evaluation: EvaluationTable = EvaluationTable()
+    statistics: StatisticsTable = StatisticsTable()
     downlink: DownlinkTable = DownlinkTable()
     registry: RegistryTable = RegistryTable()
     pace: PaceTable = PaceTable()

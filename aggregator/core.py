@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import msgspec
 
 from aggregator.admission import Refused
-from aggregator.commanding import Commander, quarantine
+from aggregator.asking import Asking
+from aggregator.commanding import Commander
 from aggregator.commands import (
     Acknowledge,
     Command,
@@ -34,6 +38,8 @@ from aggregator.events import (
     StatusRequested,
     StopRequested,
     StoreFailed,
+    SurveyCloseRequested,
+    SurveyRequested,
     Tick,
 )
 from aggregator.fleet import Fleet
@@ -48,10 +54,13 @@ from aggregator.records import Restored
 from aggregator.reports import note
 from aggregator.status import ShellFigures, Status
 from aggregator.stepping import Evaluator
+from aggregator.surveys import Surveys
 from models import Model
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
-from protocol.status import encode_status
+from protocol.status import (
+    encode_status,
+)
 from protocol.topics import Topics
 
 __all__ = ["AggregatorCore", "ShellFigures", "first_version"]
@@ -84,14 +93,18 @@ class AggregatorCore:
         self._keys = keys
         self._history = History(epoch=restored.epoch, generation=restored.generation, issued=restored.issued)
         self._commander = Commander(self.topics, keys, restored.issued)
+        self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples)
+        self._asking = Asking(settings, model, self._surveys, self.ledger, keys)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
         self._pace = Pace(settings.pace.updates_per_s)
-        self._intake = Intake(settings, self.topics, self.ledger, self.fleet, self._pace)
+        self._intake = Intake(settings, self.topics, self.ledger, self._surveys, self.fleet, self._pace)
         self._announcer = Announcer(self.topics)
         self._presence = Presence(self.topics, instance, restored.store_id, restored.instances)
         self._link_up = False
         self._stopping = False
-        self.status = Status(instance, restored.store_id, self.topics, self.ledger, self.fleet, settings.schedule.goal)
+        self.status = Status(
+            instance, restored.store_id, self.topics, self.ledger, self.fleet, self._surveys, settings.schedule.goal
+        )
 
     @property
     def will(self) -> Will:
@@ -127,8 +140,15 @@ class AggregatorCore:
 
     def deadline(self) -> float | None:
         """Return when a ``Tick`` is wanted, in the time of ``now``."""
-        deadlines = [d for d in (self._presence.deadline, self._announcer.deadline) if d is not None]
-        return min(deadlines, default=None)
+        if self._may_begin_to_ask:
+            return -math.inf
+        deadlines = (self._presence.deadline, self._announcer.deadline, self._asking.deadline)
+        return min((d for d in deadlines if d is not None), default=None)
+
+    @property
+    def _may_begin_to_ask(self) -> bool:
+        # At a tick, not with the connection: that may be told to a core whose commands are not stored.
+        return self._link_up and self._presence.active and not self._stopping and self._asking.wants_to_begin
 
     def checkpoint(self) -> list[Command]:
         """Return what has to be stored besides, at the end of a batch."""
@@ -175,7 +195,11 @@ class AggregatorCore:
             case DeviceCommandRequested():
                 return self._commander.send(event, wall, link_up=self._link_up)
             case QuarantineRequested():
-                return quarantine(self.fleet, event, wall)
+                return self._quarantine(event, wall)
+            case SurveyRequested():
+                return self._asked(*self._asking.open(event, wall), wall)
+            case SurveyCloseRequested():
+                return self._asked(*self._asking.close(event, wall), wall)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -208,6 +232,8 @@ class AggregatorCore:
             origin = self._origin_of(received.topic)
             if origin.kind == "update":
                 commands = self._intake.receive(origin.device_id, received, now, wall)
+                if self._asking.ready:
+                    return [*commands, *self._statistics_are_in(now, wall)]
                 return [*commands, *self._close(now, wall)] if self.ledger.goal_reached else commands
             return note(self.fleet, origin, received, wall)
         except ProtocolError as exc:
@@ -245,6 +271,21 @@ class AggregatorCore:
         told = Log("info", "version made", fields)
         return [told, *self._announce(), *self._publish_state(), *self._publish_metrics(now)]
 
+    def _statistics_are_in(self, now: float, wall: float) -> list[Command]:
+        closed, saved, told = self._asking.finish(wall)
+        self._pace.version_made(now)
+        return [closed, saved, told, *self._version_made(saved, now)]
+
+    def _asked(self, saved: Sequence[Command], reply: Reply, wall: float) -> list[Command]:
+        """Return what follows from a survey that was opened or closed, or from the refusal to."""
+        return [*saved, *(self._announce_anew(wall) if saved else []), reply]
+
+    def _announce_anew(self, wall: float) -> list[Command]:
+        # Under a number of its own, so that nobody can play back the announcement from before.
+        numbered = self._commander.number(wall)
+        self._history = replace(self._history, issued=numbered.issued)
+        return [numbered, *self._announce()]
+
     def _roll_back(self, event: RollbackRequested, now: float, wall: float) -> list[Command]:
         current = self.ledger.version.version
         if event.target >= current:
@@ -267,8 +308,16 @@ class AggregatorCore:
         chunks = chunk_publishes(self.topics, version.blob, version.blob_bytes)
         if version.delta:
             chunks += chunk_publishes(self.topics, version.delta.blob, version.delta_bytes)
-        manifest = self._keys.manifest(manifest_of(self._settings, self._model, self._history, version, self._keys))
-        return self._announcer.begin(chunks, manifest, self.ledger.expired)
+        manifest = manifest_of(
+            self._settings,
+            self._model,
+            self._history,
+            version,
+            self._keys,
+            surveys=self._surveys.announced,
+            trains=self.ledger.trains,
+        )
+        return self._announcer.begin(chunks, self._keys.manifest(manifest), self.ledger.expired)
 
     # -- the link, and being alone --------------------------------------------------------------------------------
 
@@ -276,7 +325,7 @@ class AggregatorCore:
         self._link_up = True
         self.status.connection += 1
         commands = self._presence.linked(now)
-        return [*commands, *self._take_part()] if self._presence.active else commands
+        return [*commands, *self._take_part(now)] if self._presence.active else commands
 
     def _unlinked(self, event: LinkDown, now: float) -> list[Command]:
         self._link_up = False
@@ -285,18 +334,24 @@ class AggregatorCore:
         # The link itself tells the log.
         return self._presence.taken_over(now) if event.kind == "taken-over" else []
 
-    def _take_part(self) -> list[Command]:
+    def _take_part(self, now: float) -> list[Command]:
         topics = [self.topics.all_updates, self.topics.all_device_states, self.topics.all_device_metrics]
         if self._settings.metrics.broker_dropped_topic:
             topics.append(self._settings.metrics.broker_dropped_topic)
+        self._asking.wait(now)
         return [Subscribe(tuple(topics)), *self._publish_state(), *self._announce()]
 
     def _tick(self, now: float, wall: float) -> list[Command]:
         commands: list[Command] = []
         if self._presence.tick(now):
-            commands += [*self._take_part(), *self._release(now, wall)]
+            commands += [*self._take_part(now), *self._release(now, wall)]
         if self._announcer.deadline is not None and now >= self._announcer.deadline:
             commands += self._announce()
+        if self._may_begin_to_ask:
+            commands += [*self._asking.begin(wall), *self._announce_anew(wall)]
+        self._asking.tick(now)
+        if self._asking.ready:
+            commands += self._statistics_are_in(now, wall)
         return commands
 
     # -- telling ------------------------------------------------------------------------------------------------
@@ -319,6 +374,16 @@ class AggregatorCore:
         return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
 
     # -- operators, and the end -----------------------------------------------------------------------------------
+
+    def _quarantine(self, event: QuarantineRequested, wall: float) -> list[Command]:
+        if not event.reason:
+            released = self.fleet.release(event.device_id)
+            return [Reply(request_id=event.request_id, body={"device": event.device_id, "released": released})]
+        try:
+            self.fleet.quarantine(event.device_id, event.reason, wall)
+        except Refused as exc:
+            return [Reply(request_id=event.request_id, error=str(exc))]
+        return [Reply(request_id=event.request_id, body={"device": event.device_id, "quarantined": event.reason})]
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
         text = "cannot store; devices are asked to keep updates"

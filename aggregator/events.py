@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from protocol.link import LinkEvent
 from protocol.messages import CommandAction
+from protocol.surveys import SurveyKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,24 @@ class QuarantineRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyRequested:
+    """An operator asks the fleet; the survey gets the id of the request."""
+
+    request_id: str
+    kind: SurveyKind
+    fraction: float
+    min_examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyCloseRequested:
+    """An operator has heard enough."""
+
+    request_id: str
+    survey: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFailed:
     """The batch with these messages could not be stored; the core was restored to what the store holds."""
 
@@ -72,7 +91,14 @@ class StoreFailed:
     lost: tuple[Event, ...]
 
 
-OperatorEvent: TypeAlias = StatusRequested | RollbackRequested | DeviceCommandRequested | QuarantineRequested
+OperatorEvent: TypeAlias = (
+    StatusRequested
+    | RollbackRequested
+    | DeviceCommandRequested
+    | QuarantineRequested
+    | SurveyRequested
+    | SurveyCloseRequested
+)
 Event: TypeAlias = LinkEvent | ScheduleDue | MetricsDue | Tick | StopRequested | OperatorEvent | StoreFailed
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]

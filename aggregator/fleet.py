@@ -64,6 +64,19 @@ class Fleet:
         _count(self.counters.staleness, bucket)
         self._counters_dirty = True
 
+    def accepted_report(self, record: DeviceRecord) -> None:
+        """Count an answer to a survey."""
+        record.rejected_in_row = 0
+        self.counters.reports_accepted += 1
+        self._counters_dirty = True
+
+    def refused_report(self, refused: Refused) -> None:
+        """Count an answer to a survey that was not taken."""
+        self.counters.reports_refused += 1
+        if refused.code:
+            _count(self.counters.refusals, refused.code)
+        self._counters_dirty = True
+
     def refused(self, record: DeviceRecord | None, status: ReceiptStatus, code: str) -> None:
         """Count an update, or any other message, that did not enter."""
         for counts in (self.counters, record):

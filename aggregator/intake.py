@@ -6,12 +6,13 @@ from msgspec import Struct
 
 from aggregator.admission import FORGIVEN, Refused
 from aggregator.allowance import Allowances
-from aggregator.commands import Command, Journal, Log, Publish
+from aggregator.commands import Command, Journal, Log, Publish, SaveAnswer
 from aggregator.configuration import AggregatorSettings
 from aggregator.fleet import Fleet
 from aggregator.ledger import Ledger
 from aggregator.pace import Pace
 from aggregator.records import DeviceRecord
+from aggregator.surveys import Surveys
 from aggregator.uploads import ENVELOPE_BYTES, Uploads
 from protocol.errors import ProtocolError
 from protocol.link import Received
@@ -28,6 +29,7 @@ from protocol.messages import (
     encode,
     identity_of,
 )
+from protocol.surveys import Report, SealedReport
 from protocol.topics import Topics
 
 QUARANTINE_RETRY_S = 300.0
@@ -45,14 +47,23 @@ class _Sender(Struct, frozen=True, kw_only=True):
 class Intake:
     """Takes in updates, whole or in chunks, and probes; returns the journal entry, if any, and then the receipt."""
 
-    def __init__(self, settings: AggregatorSettings, topics: Topics, ledger: Ledger, fleet: Fleet, pace: Pace) -> None:
+    def __init__(  # noqa: PLR0917 - six parts of one core
+        self,
+        settings: AggregatorSettings,
+        topics: Topics,
+        ledger: Ledger,
+        surveys: Surveys,
+        fleet: Fleet,
+        pace: Pace,
+    ) -> None:
+        self._surveys = surveys
         self._federation = settings.aggregator.federation
         self._topics = topics
         self._ledger = ledger
         self._fleet = fleet
         self._pace = pace
-        # Float32 is the widest encoding that any codec has, save for scales.
-        max_update_bytes = 5 * ledger.server.master.size + ENVELOPE_BYTES
+        # Float32 is the widest encoding that any codec has, save for scales. Reports of a small model may be longer.
+        max_update_bytes = max(5 * ledger.server.master.size, surveys.largest_bytes) + ENVELOPE_BYTES
         self._allowances = Allowances(settings.admission, max_update_bytes)
         self._quarantine_after = settings.admission.quarantine_after
         self._uploads = Uploads(
@@ -116,6 +127,8 @@ class Intake:
         match message:
             case ModelUpdate() | SealedUpdate():
                 return self._admit(record, sender, message, payload_bytes)
+            case Report() | SealedReport():
+                return self._take_report(record, sender, message)
             case UpdateChunk():
                 return self._add_chunk(record, sender, message, now)
             case UpdateProbe():
@@ -129,6 +142,22 @@ class Intake:
         next_after_s = self._pace.next_after_s(self._fleet.online_estimate, self.load)
         return [Journal(entry), self._receipt(sender, "accepted", "", next_after_s)]
 
+    def _take_report(self, record: DeviceRecord, sender: _Sender, report: Report | SealedReport) -> list[Command]:
+        try:
+            saved = self._accepted_report(sender, report)
+        except Refused as refused:
+            self._fleet.refused_report(refused)
+            reason = "" if refused.status == "duplicate" else str(refused)
+            return [*self._blame(record, refused), self._receipt(sender, refused.status, reason, refused.next_after_s)]
+        self._ledger.note_sequence(sender.device_id, sender.incarnation, sender.sequence)
+        self._fleet.accepted_report(record)
+        return [saved, self._receipt(sender, "accepted", "", 0.0)]
+
+    def _accepted_report(self, sender: _Sender, report: Report | SealedReport) -> SaveAnswer:
+        if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):
+            raise Refused("duplicate", "", "accepted before")
+        return self._surveys.take(self._ledger.gate, report)
+
     def _add_chunk(self, record: DeviceRecord, sender: _Sender, chunk: UpdateChunk, now: float) -> list[Command]:
         if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):
             raise Refused("duplicate", "", "accepted before")
@@ -139,13 +168,13 @@ class Intake:
         if whole is None:
             return []
         try:
-            update = decode_update(whole)
+            inside = decode_update(whole)
         except ProtocolError as exc:
             raise Refused("rejected", "malformed", str(exc)) from exc
-        self._ledger.gate.check_origin(sender.device_id, update.device_id, update.federation)
-        if (update.incarnation, update.sequence) != (sender.incarnation, sender.sequence):
+        self._ledger.gate.check_origin(sender.device_id, inside.device_id, inside.federation)
+        if (inside.incarnation, inside.sequence) != (sender.incarnation, sender.sequence):
             raise Refused("rejected", "malformed", "the update in the chunks has another identity than the chunks")
-        return self._admit(record, sender, update, len(whole))
+        return self._take(record, sender, inside, len(whole), now)
 
     def _answer_probe(self, record: DeviceRecord, sender: _Sender) -> list[Command]:
         if self._ledger.is_duplicate(sender.device_id, sender.incarnation, sender.sequence):

@@ -33,6 +33,8 @@ from aggregator.server_optimizer import server_optimizer
 from aggregator.staleness import staleness_weight
 from aggregator.stepping import Evaluator, initial_state, objection, step
 from models import Model, Personal
+from models.answering import standardize_of
+from models.statistics import FeatureStatistics
 from protocol import tensors
 from protocol.messages import ModelUpdate, SealedUpdate
 
@@ -125,7 +127,13 @@ class Ledger:
             withdrawn=self.withdrawn,
             limits=self._settings.admission,
             opener=self._opener,
+            trains=self.trains,
         )
+
+    @property
+    def trains(self) -> bool:
+        """Whether the current version is to be trained: not before statistics have given it its constants."""
+        return self.version.version > 0 or not self._settings.statistics.before_training
 
     @property
     def gate(self) -> Gate:
@@ -163,7 +171,7 @@ class Ledger:
         )
         self._norms.note(update.device_id, norm)
         self.buffer.add(contribution, delta)
-        self._remember(update.device_id, update.incarnation, update.sequence)
+        self.note_sequence(update.device_id, update.incarnation, update.sequence)
         return JournalEntry(contribution=contribution, codec=update.codec, delta=update.delta, norm=norm)
 
     def _check_turn(self, device_id: str, retry_after_s: float) -> None:
@@ -172,7 +180,8 @@ class Ledger:
             text = f"version {self.version.version + 1} has its {limit} of this device"
             raise Refused("retry", "one-per-version", text, retry_after_s)
 
-    def _remember(self, device_id: str, incarnation: str, sequence: int) -> None:
+    def note_sequence(self, device_id: str, incarnation: str, sequence: int) -> None:
+        """Take note that this update or report was accepted."""
         if (device_id, incarnation) not in self.sequences:
             known = self._incarnations.setdefault(device_id, deque())
             known.append(incarnation)
@@ -214,6 +223,22 @@ class Ledger:
         record = record_of(number, "rollback", made, wall)
         server = initial_state(master, self._optimizer)
         return self._publish(record, server, self._evaluate(made.vector), wall, step_norm=0.0, rolled_back_to=target)
+
+    def standardize(self, statistics: FeatureStatistics, wall: float) -> SaveAggregation:
+        """Make the first version to be trained: the untrained one, with the constants that these statistics give."""
+        master = self.server.master.copy()
+        constants = standardize_of(self._model)
+        if constants is not None:
+            views = self._model.layout.views(master)
+            views[f"{constants.name}.mean"][...] = statistics.mean
+            views[f"{constants.name}.scale"][...] = 1.0 / statistics.scale()
+        number = self.version.version + 1
+        # Whole, without a delta: a coarse step would blur the constants.
+        made = render(master, self._settings.downlink, np.random.default_rng([self._settings.aggregator.seed, number]))
+        self.withdrawn = (*self.withdrawn, (0, self.version.version))
+        record = record_of(number, "statistics", made, wall)
+        server = initial_state(master, self._optimizer)
+        return self._publish(record, server, self._evaluate(made.vector), wall, step_norm=0.0)
 
     def cleared(self, gone: tuple[Shelf, ...]) -> None:
         """Forget blobs that are no longer on the broker. The store learns of it with the next version: early enough."""

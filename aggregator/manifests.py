@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aggregator.configuration import AggregatorSettings
@@ -11,6 +12,7 @@ from models import Model, Personal, Pipeline, TrainingPlan
 from protocol import tensors
 from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
+from protocol.surveys import Survey
 
 _LARGEST_VERSION = 2**53 - 1
 _ANY_DIGEST = "f" * 64
@@ -26,9 +28,16 @@ class History:
 
 
 def manifest_of(
-    settings: AggregatorSettings, model: Model, history: History, version: VersionRecord, keys: Keyring = NO_KEYS
+    settings: AggregatorSettings,
+    model: Model,
+    history: History,
+    version: VersionRecord,
+    keys: Keyring = NO_KEYS,
+    *,
+    surveys: Sequence[Survey] = (),
+    trains: bool = True,
 ) -> Manifest:
-    """Return the announcement of a version."""
+    """Return the announcement of a version, and of the open surveys."""
     return Manifest(
         federation=settings.aggregator.federation,
         epoch=history.epoch,
@@ -44,13 +53,17 @@ def manifest_of(
         features=Pipeline.from_data(settings.features).to_data() if settings.features else {},
         personal=Personal.from_data(settings.personal).to_data() if settings.personal else {},
         participation=settings.participation,
+        trains=trains,
+        surveys=list(surveys),
         signing_keys=keys.signing_keys,
         sealing=keys.sealing,
     )
 
 
-def largest_manifest_bytes(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> int:
-    """Return how long the manifest of a version of this federation can become."""
+def largest_manifest_bytes(
+    settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS, surveys: Sequence[Survey] = ()
+) -> int:
+    """Return how long the manifest of a version of this federation can become, with these surveys."""
     codec = settings.downlink.delta_codec
     version = VersionRecord(
         version=_LARGEST_VERSION,
@@ -63,12 +76,13 @@ def largest_manifest_bytes(settings: AggregatorSettings, model: Model, keys: Key
         delta=DeltaRef(base_version=_LARGEST_VERSION, blob=_blob(settings, model, codec)) if codec else None,
     )
     history = History(epoch="f" * 16, generation=_LARGEST_VERSION, issued=_LARGEST_VERSION)
-    return len(keys.manifest(manifest_of(settings, model, history, version, keys)))
+    return len(keys.manifest(manifest_of(settings, model, history, version, keys, surveys=surveys)))
 
 
 def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> None:
     """Raise ``ConfigurationError`` when devices would refuse this federation's manifests as too large."""
-    found = largest_manifest_bytes(settings, model, keys)
+    first = [Survey(id="f" * 16, kind="statistics")] if settings.statistics.before_training else []
+    found = largest_manifest_bytes(settings, model, keys, first)
     if found > MAX_MANIFEST_BYTES:
         spec, features = len(repr(dict(model.spec))), len(repr(dict(settings.features)))
         raise ConfigurationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from aggregator.buffer import Contribution
 from protocol.messages import BlobRef, DeltaRef
+from protocol.surveys import Survey
 
 MAX_INCARNATIONS = 16
 """Of one device: it makes a new one when its disk is lost. More than a few are a fault, and must not fill ours."""
 
-VersionKind: TypeAlias = Literal["initial", "aggregate", "rollback"]
+VersionKind: TypeAlias = Literal["initial", "statistics", "aggregate", "rollback"]
 Outcome: TypeAlias = Literal["published", "withheld", "set-aside"]
 
 
@@ -83,6 +84,34 @@ class Shelf(Struct, frozen=True, kw_only=True):
     chunk_count: int
 
 
+class Answer(Struct, frozen=True, kw_only=True):
+    """A device's answer to a survey, as far as it is kept by itself: that there is one, and an evaluation's figures."""
+
+    survey: str
+    device_id: str
+    incarnation: str
+    sequence: int
+    version: int
+    """Held when it answered."""
+    examples: int
+    figures: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyRecord:
+    """An open survey, restored."""
+
+    survey: Survey
+    opened: float
+    """Seconds since 1970 by the aggregator's clock; to look at."""
+    total: Any
+    """The sum of the answers, as data (see ``models.answering``)."""
+    answered: tuple[str, ...]
+    """Devices."""
+    with_examples: int
+    """So many of them had examples."""
+
+
 class DeviceRecord(Struct, kw_only=True):
     """What is known of one device; survives restarts and needs nothing retained on the broker."""
 
@@ -129,6 +158,8 @@ class Counters(Struct, kw_only=True):
     update_bytes: int = 0
     refusals: dict[str, int] = {}
     staleness: dict[str, int] = {}
+    reports_accepted: int = 0
+    reports_refused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,3 +185,5 @@ class Restored:
     withdrawn: tuple[tuple[int, int], ...] = ()
     """Ranges of versions (first, last) that rollbacks took back: no update may build on them."""
     shelf: tuple[Shelf, ...] = ()
+    surveys: tuple[SurveyRecord, ...] = ()
+    """Those that are open, the oldest first."""

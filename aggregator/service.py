@@ -20,11 +20,10 @@ from aggregator.adapters.committing import Committer, UnderWay
 from aggregator.adapters.control import Control
 from aggregator.adapters.errors import StoreDamaged, StoreError
 from aggregator.adapters.exporter import TfliteExporter
-from aggregator.adapters.inbox import Inbox
+from aggregator.adapters.inbox import Inbox, hollow
 from aggregator.adapters.opening import open_store
 from aggregator.adapters.preparing import Prepared
 from aggregator.adapters.registry import open_registry
-from aggregator.adapters.setbacks import refusals, repeated, rest_without, storeless
 from aggregator.adapters.snapshot import SnapshotKeeper
 from aggregator.adapters.store import Store
 from aggregator.adapters.timers import Timers
@@ -41,11 +40,17 @@ from aggregator.commands import (
 )
 from aggregator.core import AggregatorCore, ShellFigures
 from aggregator.events import (
+    DeviceCommandRequested,
     Event,
     MetricsDue,
+    QuarantineRequested,
+    RollbackRequested,
+    ScheduleDue,
     StatusRequested,
     StopRequested,
     StoreFailed,
+    SurveyCloseRequested,
+    SurveyRequested,
     Tick,
 )
 from aggregator.presence import TAKEOVER_WAIT_S
@@ -266,18 +271,30 @@ class Service:
                 continue
             try:
                 commands += self._core.handle(event, now, wall)
-            except Exception as exc:
+            except Exception:
                 log.exception(f"a fault while handling {_named(event)}")
-                return self._decide_without(event, events, now, wall, exc)
+                return self._decide_without(event, events, now, wall)
         return commands + self._core.checkpoint()
 
-    def _decide_without(
-        self, culprit: Event, events: Sequence[Event], now: float, wall: float, fault: Exception
-    ) -> list[Command]:
-        """Decide again, without what the event says; raise the fault if that would not help."""
+    def _decide_without(self, culprit: Event, events: Sequence[Event], now: float, wall: float) -> list[Command]:
+        """Decide again, without what the event says; for use within an ``except`` block.
+
+        Nothing that a device sends should lead here. If something does, it must not do so again and again: the broker
+        would deliver it after every restart. Faults that no message can have caused end the process.
+        """
         self._settle()  # a new core is made of what the store holds
-        rest = rest_without(culprit, events, self._unacknowledged.values(), fault)
+        there = {id(event) for event in events}
+        held = [received for received in self._unacknowledged.values() if id(received) not in there]
+        # The tick that ends the claim hands out what was held back until then.
+        if not (isinstance(culprit, Received) or (isinstance(culprit, Tick) and held)):
+            raise  # noqa: PLE0704 - the fault that led here
         again = self._rebuild(now, wall)
+        rest: list[Event] = [*held]
+        for event in events:
+            if event is not culprit:
+                rest.append(event)
+            elif isinstance(event, Received):
+                rest.append(hollow(event))
         self._follow_link([event for event in rest if isinstance(event, Received)])
         return [*again, *self._decide(rest, now, wall)]
 
@@ -289,11 +306,22 @@ class Service:
         commands = self._rebuild(now, wall)
         lost = tuple(self._unacknowledged.values())
         commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
-        commands += refusals(events, reason)
-        for event in storeless(events):
-            commands += self._core.handle(event, now, wall)
-        for event in repeated(events):
-            self._inbox.put(event)
+        for event in events:
+            match event:
+                case (
+                    RollbackRequested()
+                    | DeviceCommandRequested()
+                    | QuarantineRequested()
+                    | SurveyRequested()
+                    | SurveyCloseRequested()
+                ):
+                    commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
+                case StatusRequested() | StopRequested():
+                    commands += self._core.handle(event, now, wall)  # nothing of theirs has to be stored
+                case ScheduleDue():
+                    self._inbox.put(event)
+                case _:
+                    pass  # the new core knows the link; figures will be due again
         self._carry_out_all(commands)
         if self._exit is None:
             self._stop_asked.wait(self._store_retry_s)

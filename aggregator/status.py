@@ -8,6 +8,7 @@ from typing import Literal
 
 from aggregator.fleet import Fleet
 from aggregator.ledger import Ledger
+from aggregator.surveys import Surveys
 from protocol.status import AggregatorMetrics, AggregatorState, encode_status
 from protocol.topics import Topics
 
@@ -32,7 +33,7 @@ class Status:
     """Reads ledger and fleet; changes neither."""
 
     def __init__(  # noqa: PLR0917 - six parts of one core
-        self, instance: str, store: str, topics: Topics, ledger: Ledger, fleet: Fleet, goal: int
+        self, instance: str, store: str, topics: Topics, ledger: Ledger, fleet: Fleet, surveys: Surveys, goal: int
     ) -> None:
         self.figures = ShellFigures()
         self.connection = 0
@@ -42,6 +43,7 @@ class Status:
         self._topics = topics
         self._ledger = ledger
         self._fleet = fleet
+        self._surveys = surveys
         self._goal = goal
         self._broker_dropped: int | None = None
         self._measured: tuple[float, int] | None = None
@@ -124,6 +126,9 @@ class Status:
             updates_stale=counters.stale,
             updates_rejected=counters.rejected,
             updates_retry=counters.retry,
+            reports_accepted=counters.reports_accepted,
+            reports_refused=counters.reports_refused,
+            surveys_open=len(self._surveys),
             refusals=counters.refusals,
             staleness=counters.staleness,
             updates_per_s=self._updates_per_s,

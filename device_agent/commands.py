@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from device_agent.records import DurableState, OutboxRow
     from protocol.messages import DeltaRef, Manifest
     from protocol.status import DeviceMetrics
+    from protocol.surveys import Survey
 
 
 class Connect(Struct, frozen=True, kw_only=True):
@@ -121,6 +122,17 @@ class Evaluate(Struct, frozen=True, kw_only=True):
     manifest: Manifest
 
 
+class Answer(Struct, frozen=True, kw_only=True):
+    """Answer a survey with the samples, and the cached model. Answer, later: ``SurveyAnswered``, ``TaskFailed``."""
+
+    task: int
+    manifest: Manifest
+    survey: Survey
+    incarnation: str
+    sequence: int
+    """What the report will be called: it is sealed under that name."""
+
+
 class StopTask(Struct, frozen=True, kw_only=True):
     """Stop the task under way at the next step boundary; its answer still comes."""
 
@@ -172,6 +184,7 @@ Command: TypeAlias = (
     | DropModel
     | Train
     | Evaluate
+    | Answer
     | StopTask
     | DropCheckpoint
     | DropPersonal

@@ -10,9 +10,10 @@ from device_agent.records import DurableState, LastTraining, OutboxEntry, Outbox
 from protocol.fields import MAX_METRICS
 from protocol.messages import Manifest, ModelUpdate, encode
 from protocol.status import DeviceMetrics, DeviceState
+from protocol.surveys import Report
 
 if TYPE_CHECKING:
-    from device_agent.events import TrainingDone
+    from device_agent.events import SurveyAnswered, TrainingDone
 
 
 MAX_WHY = 160
@@ -26,6 +27,34 @@ def update_row(done: TrainingDone, manifest: Manifest, device_id: str, incarnati
     payload = done.sealed or encode(update_of(done, manifest, device_id, (incarnation, sequence)))
     entry = OutboxEntry(sequence=sequence, epoch=manifest.epoch, base_version=manifest.version, size=len(payload))
     return OutboxRow(entry=entry, payload=payload)
+
+
+def report_row(done: SurveyAnswered, manifest: Manifest, device_id: str, incarnation: str, sequence: int) -> OutboxRow:
+    """Return the row of the report that answers a survey, with the bytes that will be sent."""
+    report = report_of(done.survey.id, done.content, manifest, device_id, (incarnation, sequence))
+    payload = done.sealed or encode(report)
+    entry = OutboxEntry(
+        sequence=sequence,
+        epoch=manifest.epoch,
+        base_version=manifest.version,
+        size=len(payload),
+        survey=done.survey.id,
+    )
+    return OutboxRow(entry=entry, payload=payload)
+
+
+def report_of(survey: str, content: bytes, manifest: Manifest, device_id: str, name: tuple[str, int]) -> Report:
+    """Return the answer to a survey; ``name`` is its incarnation and sequence."""
+    return Report(
+        federation=manifest.federation,
+        epoch=manifest.epoch,
+        device_id=device_id,
+        incarnation=name[0],
+        sequence=name[1],
+        base_version=manifest.version,
+        survey=survey,
+        content=content,
+    )
 
 
 def update_of(done: TrainingDone, manifest: Manifest, device_id: str, name: tuple[str, int]) -> ModelUpdate:
@@ -91,6 +120,12 @@ def device_metrics(
         updates_stale=counters.updates_stale,
         updates_rejected=counters.updates_rejected,
         updates_dropped=counters.updates_dropped,
+        reports_created=counters.reports_created,
+        reports_accepted=counters.reports_accepted,
+        reports_duplicate=counters.reports_duplicate,
+        reports_stale=counters.reports_stale,
+        reports_rejected=counters.reports_rejected,
+        reports_dropped=counters.reports_dropped,
         models_received=counters.models_received,
         models_from_delta=counters.models_from_delta,
         refusals=counters.refusals,

@@ -88,6 +88,7 @@ class DeviceCore:
             ev.PatchFailed: self._down.patch_failed,
             ev.TrainingDone: self._working.training_done,
             ev.EvaluationDone: self._working.evaluation_done,
+            ev.SurveyAnswered: self._working.survey_answered,
             ev.TaskStopped: self._working.stopped,
             ev.TrainingResumed: self._working.resumed,
             ev.TrainingNoted: self._working.noted,

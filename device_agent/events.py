@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from device_agent.policy import Readings
+    from protocol.surveys import Survey
 
 Fault: TypeAlias = Literal["data", "model", "cache", "internal"]
 """Where a failure lies: local samples, what the manifest says, the model file on disk, or elsewhere."""
@@ -108,6 +109,19 @@ class EvaluationDone(Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
 
 
+class SurveyAnswered(Struct, frozen=True, kw_only=True):
+    """What a survey asks is known."""
+
+    task: int
+    survey: Survey
+    content: bytes
+    """Of the report; empty when it is sealed."""
+    sealed: bytes = b""
+    """The whole report as it is sent, when the manifest wants it sealed."""
+    sealed_as: int = 0
+    """The sequence under which it was sealed."""
+
+
 class TaskStopped(Struct, frozen=True, kw_only=True):
     """A task ended without result because ``StopTask`` asked for it, or a training because its deadline did."""
 
@@ -173,6 +187,7 @@ Event: TypeAlias = (
     | PatchFailed
     | TrainingDone
     | EvaluationDone
+    | SurveyAnswered
     | TaskStopped
     | TrainingResumed
     | TrainingNoted

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from msgspec.structs import replace
 
 from device_agent.commands import Persist
-from device_agent.records import Counters, DurableState, LastTraining, OutboxRow, Trained, Trusted
+from device_agent.records import (
+    Counters,
+    DurableState,
+    LastTraining,
+    OutboxEntry,
+    OutboxRow,
+    Trained,
+    Trusted,
+)
 
 if TYPE_CHECKING:
     from device_agent.events import PersistFailed
@@ -18,6 +26,9 @@ MAX_REASONS = 16
 
 MAX_REQUESTS = 32
 """A command that is repeated later than this many others is obeyed again."""
+
+MAX_ANSWERED = 64
+"""Few surveys are open at a time, and a closed one is never opened again."""
 
 RETRY_S = 30.0
 """When a transaction failed (disk full), the next attempt comes this much later, or with the next write."""
@@ -32,6 +43,12 @@ CounterName: TypeAlias = Literal[
     "updates_stale",
     "updates_rejected",
     "updates_dropped",
+    "reports_created",
+    "reports_accepted",
+    "reports_duplicate",
+    "reports_stale",
+    "reports_rejected",
+    "reports_dropped",
     "models_received",
     "models_from_delta",
 ]
@@ -48,8 +65,7 @@ class Ledger:
 
     def count(self, name: CounterName, by: int = 1) -> None:
         """Add to a counter; it becomes durable with the next transaction."""
-        counters = self.state.counters
-        self._set_counters(replace(counters, **{name: getattr(counters, name) + by}))
+        self._set_counters(_plus(self.state.counters, name, by))
 
     def refuse(self, reason: str, by: int = 1, *, reserved: bool = False) -> None:
         """Count something refused, dropped or malformed under its reason; a ``reserved`` one always has its place."""
@@ -75,24 +91,32 @@ class Ledger:
             return False
         return trained is None or held.epoch != trained.epoch or held.version >= trained.version
 
-    def put(self, row: OutboxRow, drops: tuple[int, ...], manifest: Manifest, last: LastTraining) -> Persist:
+    def put(self, row: OutboxRow, drops: tuple[OutboxEntry, ...], manifest: Manifest, last: LastTraining) -> Persist:
         """Return the one transaction that makes an update exist: row, sequence, marker, and the rows it displaces.
 
         ``settled`` or ``failed`` must be called before anything else is written.
         """
-        counters = self.state.counters
-        self._proposed = replace(
-            self.state,
-            next_sequence=row.entry.sequence + 1,
-            trained=self.marker_after(manifest),
-            counters=replace(
-                counters,
-                updates_created=counters.updates_created + 1,
-                updates_dropped=counters.updates_dropped + len(drops),
-            ),
-            last=last,
-        )
-        return Persist(state=self._proposed, put=row, deletes=self._with_unwritten(drops))
+        trained = self.marker_after(manifest)
+        return self._put(row, drops, replace(self.state, trained=trained, last=last))
+
+    def put_report(self, row: OutboxRow, drops: tuple[OutboxEntry, ...]) -> Persist:
+        """Return the one transaction that makes a report exist, and marks its survey as answered; as ``put``."""
+        return self._put(row, drops, replace(self.state, answered=self._answered_with(row.entry.survey)))
+
+    def answer(self, survey: str) -> None:
+        """Mark a survey as answered without a report; it becomes durable with the next transaction."""
+        self.state = replace(self.state, answered=self._answered_with(survey))
+
+    def _answered_with(self, survey: str) -> list[str]:
+        return [*self.state.answered, survey][-MAX_ANSWERED:]
+
+    def _put(self, row: OutboxRow, drops: tuple[OutboxEntry, ...], state: DurableState) -> Persist:
+        counters = _plus(state.counters, f"{row.entry.kind}_created")
+        for entry in drops:
+            counters = _plus(counters, f"{entry.kind}_dropped")
+        self._proposed = replace(state, next_sequence=row.entry.sequence + 1, counters=counters)
+        deletes = tuple(entry.sequence for entry in drops)
+        return Persist(state=self._proposed, put=row, deletes=self._with_unwritten(deletes))
 
     def marker_after(self, manifest: Manifest) -> Trained:
         """Return the marker that says: one more update of this version was made."""
@@ -153,3 +177,7 @@ class Ledger:
 
     def _set_counters(self, counters: Counters) -> None:
         self.state = replace(self.state, counters=counters)
+
+
+def _plus(counters: Counters, name: str, by: int = 1) -> Counters:
+    return replace(counters, **{name: getattr(counters, name) + by})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from protocol.messages import Manifest
+
+EntryKind: TypeAlias = Literal["updates", "reports"]
 
 
 class LastTraining(Struct, frozen=True, kw_only=True):
@@ -40,6 +42,13 @@ class Counters(Struct, frozen=True, kw_only=True):
     updates_stale: int = 0
     updates_rejected: int = 0
     updates_dropped: int = 0
+    reports_created: int = 0
+    """Answers to surveys; their sums are as those of updates."""
+    reports_accepted: int = 0
+    reports_duplicate: int = 0
+    reports_stale: int = 0
+    reports_rejected: int = 0
+    reports_dropped: int = 0
     models_received: int = 0
     """Fetched and kept, in whichever way."""
     models_from_delta: int = 0
@@ -90,17 +99,26 @@ class DurableState(Struct, frozen=True, kw_only=True):
     last: LastTraining = LastTraining()
     trust: Trusted | None = None
     """None without pinned keys."""
+    answered: list[str] = []
+    """Ids of the surveys answered last: each is answered once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEntry:
-    """An update that waits for its receipt, without its bytes."""
+    """An update or a report that waits for its receipt, without its bytes."""
 
     sequence: int
     epoch: str
     base_version: int
     size: int
-    """Bytes of the encoded ``ModelUpdate``."""
+    """Bytes of the encoded message."""
+    survey: str = ""
+    """Of a report: what it answers; empty: it is an update."""
+
+    @property
+    def kind(self) -> EntryKind:
+        """What it is, as counters are called."""
+        return "reports" if self.survey else "updates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from device_agent.composing import update_of
+from device_agent.composing import report_of, update_of
 from protocol.messages import encode
-from protocol.sealing import seal
+from protocol.sealing import seal, seal_report
 
 if TYPE_CHECKING:
-    from device_agent.commands import Train
-    from device_agent.events import TrainingDone
+    from device_agent.commands import Answer, Train
+    from device_agent.events import SurveyAnswered, TrainingDone
 
 
 def sealed(done: TrainingDone, task: Train, device_id: str) -> TrainingDone:
@@ -25,3 +25,14 @@ def sealed(done: TrainingDone, task: Train, device_id: str) -> TrainingDone:
     update = update_of(done, task.manifest, device_id, (task.incarnation, task.sequence))
     payload = encode(seal(update, task.manifest.sealing))
     return replace(done, delta=b"", sealed=payload, sealed_as=task.sequence)
+
+
+def sealed_answer(done: SurveyAnswered, task: Answer, device_id: str) -> SurveyAnswered:
+    """Return the answer with its report sealed, as ``sealed`` does."""
+    if task.manifest.sealing is None:
+        return done
+    name = (task.incarnation, task.sequence)
+    report = report_of(task.survey.id, done.content, task.manifest, device_id, name)
+    return replace(
+        done, content=b"", sealed=encode(seal_report(report, task.manifest.sealing)), sealed_as=task.sequence
+    )

@@ -50,6 +50,9 @@ MAX_INBOX = 1000
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+TASKS = {do.Train: "training", do.Evaluate: "evaluating", do.Answer: "answering a survey"}
+
+
 class Service:
     """Owns store, cache, trainer and link, and runs the core until it says ``Exit``."""
 
@@ -87,6 +90,7 @@ class Service:
             do.DropModel: self._drop_model,
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
+            do.Answer: self._start_task,
             do.StopTask: self._stop_task,
             do.DropCheckpoint: lambda _command: self._trainer.drop_checkpoint(),
             do.DropPersonal: lambda _command: self._trainer.drop_personal(),
@@ -301,12 +305,12 @@ class Service:
     def _drop_model(self, _command: do.DropModel) -> None:
         self._cache.drop()
 
-    def _start_task(self, command: do.Train | do.Evaluate) -> ev.Event | None:
+    def _start_task(self, command: do.Train | do.Evaluate | do.Answer) -> ev.Event | None:
         try:
             file = self._cache.open()
         except CacheError as exc:
             return ev.TaskFailed(task=command.task, reason=str(exc), fault="cache")
-        kind = "training" if isinstance(command, do.Train) else "evaluating"
+        kind = TASKS[type(command)]
         log.info("%s version=%d", kind, command.manifest.version)
         self._trainer.start(command, file)
         return None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.commands import Command, Evaluate, StopTask, Train
+from device_agent.commands import Answer, Command, Evaluate, StopTask, Train
 from device_agent.lifecycle import WORK, Work, WorkStep, advance
 from protocol.backoff import full_jitter
-from protocol.sampling import participates
+from protocol.sampling import is_asked, participates
 
 if TYPE_CHECKING:
     import random
 
     from protocol.messages import Manifest
+    from protocol.surveys import Survey
 
 FAILURE_FIRST_S = 5.0
 FAILURE_MAX_S = 600.0
@@ -34,6 +35,8 @@ class Desk:
         self.rows: int | None = None
         """Rows of the file of samples when that task began, if they were counted."""
         self.evaluation_wanted = False
+        self.answered: list[str] = []
+        """Surveys that are done with."""
         self.equipped = False
         """Whether a task has ended in this process: what trainings need in memory (NumPy) is there."""
         self.reason = ""
@@ -127,9 +130,21 @@ class Desk:
         """Return whether a training is under way, or would begin now if the board could spare it."""
         if self.work is not Work.IDLE:
             return self.work is Work.TRAINING
-        if self.held is None or not may_train or not self._wanted(self.held, made):
+        if self.held is None or not may_train:
             return False
+        if self._survey(self.held, now) is not None:
+            return True
+        return self._wanted(self.held, made) and self._rested(now)
+
+    def _rested(self, now: float) -> bool:
         return not any(until is not None and now < until for until in (self._settle_until, self._rest_until))
+
+    def _survey(self, manifest: Manifest, now: float | None) -> Survey | None:
+        """Return the survey that is to be answered now, or (``now`` None) at any time, if there is one."""
+        if now is not None and not self._rested(now) and (self._failures or self._settle_until is not None):
+            return None  # the rest between trainings is none between answers
+        asked = (survey for survey in manifest.surveys if survey.id not in self.answered)
+        return next((survey for survey in asked if is_asked(self._device_id, survey.id, survey.fraction)), None)
 
     def due(self, now: float, *, made: int, may_train: bool, name: tuple[str, int]) -> list[Command]:
         """Start what is to be done now; ``made`` updates exist for the held version already.
@@ -144,9 +159,15 @@ class Desk:
             self.evaluation_wanted = False
             self._begin(self.held, WorkStep.EVALUATE)
             return [Evaluate(task=self.task, manifest=self.held)]
-        if not may_train or not self._wanted(self.held, made):
+        if not may_train:
             return []
-        if self._settle_until is not None or (self._rest_until is not None and now < self._rest_until):
+        if (survey := self._survey(self.held, now)) is not None:
+            self._begin(self.held, WorkStep.EVALUATE)
+            manifest, (incarnation, sequence) = self.held, name
+            return [
+                Answer(task=self.task, manifest=manifest, survey=survey, incarnation=incarnation, sequence=sequence)
+            ]
+        if not self._wanted(self.held, made) or not self._rested(now):
             return []
         self._rest_until = None
         self._begin(self.held, WorkStep.TRAIN)
@@ -156,14 +177,17 @@ class Desk:
         """Return when ``due`` has something to do."""
         if self._settle_until is not None:
             return self._settle_until
-        if self.work is Work.IDLE and self.held is not None and may_train and self._wanted(self.held, made):
-            return self._rest_until
-        return None
+        if self.work is not Work.IDLE or self.held is None or not may_train:
+            return None
+        wanted = self._wanted(self.held, made) or self._survey(self.held, None) is not None
+        return self._rest_until if wanted else None
 
     def _wanted(self, manifest: Manifest, made: int) -> bool:
         part = manifest.participation
-        return made < part.contributions_per_version and participates(
-            self._device_id, manifest.epoch, manifest.version, part.sampling_fraction
+        return (
+            manifest.trains
+            and made < part.contributions_per_version
+            and participates(self._device_id, manifest.epoch, manifest.version, part.sampling_fraction)
         )
 
     def _begin(self, manifest: Manifest, step: WorkStep) -> None:

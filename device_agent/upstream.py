@@ -7,21 +7,31 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from device_agent.commands import Command, DropCheckpoint, Log, Persist
-from device_agent.composing import last_training, update_row
+from device_agent.composing import last_training, report_row, update_row
 from device_agent.records import OutboxEntry, OutboxRow, Trained
 
 if TYPE_CHECKING:
-    from device_agent.events import Persisted, PersistFailed, TrainingDone, UpdateLoaded
+    from device_agent.events import Persisted, PersistFailed, SurveyAnswered, TrainingDone, UpdateLoaded
     from device_agent.ledger import CounterName
     from device_agent.parts import Parts
+    from device_agent.records import EntryKind
     from protocol.messages import Manifest, Receipt
 
-FINAL: dict[str, CounterName] = {
-    "accepted": "updates_accepted",
-    "duplicate": "updates_duplicate",
-    "stale": "updates_stale",
-    "rejected": "updates_rejected",
+FINAL: dict[EntryKind, dict[str, CounterName]] = {
+    "updates": {
+        "accepted": "updates_accepted",
+        "duplicate": "updates_duplicate",
+        "stale": "updates_stale",
+        "rejected": "updates_rejected",
+    },
+    "reports": {
+        "accepted": "reports_accepted",
+        "duplicate": "reports_duplicate",
+        "stale": "reports_stale",
+        "rejected": "reports_rejected",
+    },
 }
+DROPPED: dict[EntryKind, CounterName] = {"updates": "updates_dropped", "reports": "reports_dropped"}
 
 
 class Upstream:
@@ -55,16 +65,35 @@ class Upstream:
             ledger.count("updates_created")
             reason = f"update of {row.entry.size} bytes is larger than the whole outbox"
             self._parts.desk.reason = reason
-            return [DropCheckpoint(), *self._dropped(1, reason, ())]
+            return [DropCheckpoint(), *self._dropped([row.entry], reason, ())]
         if displaced:
             ledger.refuse("outbox full", len(displaced))
         self._pending = (row, displaced)
-        return [ledger.put(row, tuple(entry.sequence for entry in displaced), manifest, last)]
+        return [ledger.put(row, tuple(displaced), manifest, last)]
+
+    def answered(self, done: SurveyAnswered, manifest: Manifest, now: float) -> list[Command]:
+        """Write a report down before anything else is done with it."""
+        ledger, report = self._parts.ledger, self._parts.report
+        sequence = ledger.state.next_sequence
+        if manifest.sealing is not None and done.sealed_as != sequence:
+            return self._unsealed(now)
+        row = report_row(done, manifest, self._parts.device_id, self._parts.incarnation, sequence)
+        displaced = report.displaced_by(row.entry.size)
+        self._parts.announce.news(now)
+        if displaced is None:
+            ledger.answer(done.survey.id)
+            ledger.refuse("report too large")
+            reason = f"report of {row.entry.size} bytes is larger than the whole outbox"
+            return [ledger.save(), Log(level="error", message="survey not answered", fields={"reason": reason})]
+        if displaced:
+            ledger.refuse("outbox full", len(displaced))
+        self._pending = (row, displaced)
+        return [ledger.put_report(row, tuple(displaced))]
 
     def _unsealed(self, now: float) -> list[Command]:
-        reason = "the update was not sealed, though the federation wants that"
+        reason = "what came of the task was not sealed, though the federation wants that"
         self._parts.desk.failed(reason, now)
-        return [Log(level="error", message="training failed", fields={"reason": reason})]
+        return [Log(level="error", message="task failed", fields={"reason": reason})]
 
     def persisted(self, event: Persisted) -> list[Command]:
         """Take the update into the queue: from here on it cannot get lost."""
@@ -77,8 +106,7 @@ class Upstream:
         for entry in displaced:
             self._parts.report.remove(entry.sequence)
         self._parts.report.add(row.entry)
-        fields = {"sequence": row.entry.sequence, "base": row.entry.base_version, "bytes": row.entry.size}
-        told: list[Command] = [DropCheckpoint(), Log(level="info", message="update ready", fields=fields)]
+        told = _ready(row.entry)
         if displaced:
             lost = ",".join(str(entry.sequence) for entry in displaced)
             told.append(Log(level="warning", message="outbox full, dropped the stalest", fields={"sequences": lost}))
@@ -96,9 +124,8 @@ class Upstream:
         """Send the bytes that were read, or give up an update that cannot be read any more."""
         if event.payload is not None:
             return self._parts.report.loaded(event.sequence, event.payload, now)
-        if self._parts.report.entry(event.sequence) is None:
-            return []
-        return self._drop([event.sequence], "unreadable in the outbox")
+        entry = self._parts.report.entry(event.sequence)
+        return [] if entry is None else self._drop([entry], "unreadable in the outbox")
 
     def receipt(self, receipt: Receipt, now: float) -> list[Command]:
         """Settle the update that the receipt is for; one for anything else changes nothing."""
@@ -113,7 +140,7 @@ class Upstream:
             self._parts.report.retry(receipt, now)
             return [told]
         self._parts.report.remove(receipt.sequence)
-        self._parts.ledger.count(FINAL[receipt.status])
+        self._parts.ledger.count(FINAL[entry.kind][receipt.status])
         if receipt.status in ("stale", "rejected"):
             self._parts.ledger.refuse(receipt.reason or receipt.status)
         if receipt.next_after_s > 0:
@@ -124,7 +151,7 @@ class Upstream:
 
     def void_other_epochs(self, epoch: str) -> list[Command]:
         """Give up updates that the aggregator's new history has no base for."""
-        gone = [entry.sequence for entry in self._parts.report.entries if entry.epoch != epoch]
+        gone = [entry for entry in self._parts.report.entries if entry.epoch != epoch]
         return self._drop(gone, "of another epoch") if gone else []
 
     def forget(self) -> list[Command]:
@@ -132,23 +159,35 @@ class Upstream:
         ledger, entries = self._parts.ledger, self._parts.report.entries
         trained = ledger.state.trained
         if trained is not None:
-            given_up = sum((entry.epoch, entry.base_version) == (trained.epoch, trained.version) for entry in entries)
+            version = (trained.epoch, trained.version)
+            given_up = sum((e.epoch, e.base_version) == version for e in entries if e.kind == "updates")
             count = max(0, trained.count - given_up)
             ledger.change(trained=Trained(epoch=trained.epoch, version=trained.version, count=count))
         ledger.remember(replace(ledger.state.last, rows=None))
-        return self._drop([entry.sequence for entry in entries], "forgotten by command")
+        return self._drop(entries, "forgotten by command")
 
-    def _drop(self, sequences: list[int], reason: str) -> list[Command]:
-        for sequence in sequences:
-            self._parts.report.remove(sequence)
-        return self._dropped(len(sequences), reason, tuple(sequences))
+    def _drop(self, entries: list[OutboxEntry], reason: str) -> list[Command]:
+        for entry in entries:
+            self._parts.report.remove(entry.sequence)
+        return self._dropped(entries, reason, tuple(entry.sequence for entry in entries))
 
-    def _dropped(self, count: int, reason: str, deletes: tuple[int, ...]) -> list[Command]:
+    def _dropped(self, entries: list[OutboxEntry], reason: str, deletes: tuple[int, ...]) -> list[Command]:
         ledger = self._parts.ledger
-        if count:
-            ledger.count("updates_dropped", count)
-            ledger.refuse(reason, count)
+        for entry in entries:
+            ledger.count(DROPPED[entry.kind])
+        if entries:
+            ledger.refuse(reason, len(entries))
         save: Persist = ledger.save(deletes=deletes)
-        if not count:
+        if not entries:
             return [save]
-        return [save, Log(level="warning", message="updates dropped", fields={"updates": count, "reason": reason})]
+        fields = {"updates": len(entries), "reason": reason}
+        return [save, Log(level="warning", message="updates dropped", fields=fields)]
+
+
+def _ready(entry: OutboxEntry) -> list[Command]:
+    if entry.survey:
+        fields: dict[str, object] = {"sequence": entry.sequence, "survey": entry.survey, "bytes": entry.size}
+        # A training that was set aside goes on: its checkpoint stays.
+        return [Log(level="info", message="report ready", fields=fields)]
+    fields = {"sequence": entry.sequence, "base": entry.base_version, "bytes": entry.size}
+    return [DropCheckpoint(), Log(level="info", message="update ready", fields=fields)]

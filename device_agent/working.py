@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         DataChanged,
         EvaluationDone,
         ReadingsTaken,
+        SurveyAnswered,
         TaskFailed,
         TaskStopped,
         TrainingDone,
@@ -48,6 +49,7 @@ class Working:
     def due(self, now: float, *, linked: bool) -> list[Command]:
         """Begin what is to be done now, or ask what the board can spare."""
         desk, warden = self._parts.desk, self._parts.warden
+        desk.answered = self._parts.ledger.state.answered
         made, ready = self._made(), self._ready(linked=linked)
         report = self._parts.report
         self._wants_to_send = warden.gates_sending and linked and bool(report.entries) and not report.busy
@@ -95,6 +97,13 @@ class Working:
         self._parts.ledger.remember(measured)
         self._parts.announce.news(now)
         return [self._parts.ledger.save(), Log(level="info", message="evaluated", fields=dict(event.metrics))]
+
+    def survey_answered(self, event: SurveyAnswered, now: float) -> list[Command]:
+        """Make a report of it."""
+        manifest = self._parts.desk.manifest
+        if not self._parts.desk.ended(event.task) or manifest is None:
+            return []
+        return self._up.answered(event, manifest, now)
 
     def stopped(self, event: TaskStopped, now: float) -> list[Command]:
         """Take in that a task ended without a result; a training that was set aside goes on when it may."""

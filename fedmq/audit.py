@@ -35,7 +35,14 @@ class DeviceBooks:
     dropped: int
     """Given up because the outbox was full."""
     waiting: frozenset[int]
-    """Sequences in the outbox: no receipt yet."""
+    """Sequences of updates in the outbox: no receipt yet."""
+    reports_created: int = 0
+    """Answers to surveys: they take sequences from the same row of numbers."""
+    reports_accepted: int = 0
+    """Receipts, as of updates."""
+    reports_refused: int = 0
+    reports_dropped: int = 0
+    reports_waiting: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,8 @@ class AggregatorBooks:
     """Every update that went into a version or into the open buffer."""
     set_aside: tuple[Identity, ...] = ()
     """Accepted, and then taken out of the open buffer by a rollback."""
+    reports: tuple[Identity, ...] = ()
+    """Every answer to a survey that was taken in."""
     counted_accepted: int
     counted_folded: int
     versions: tuple[int, ...]
@@ -85,16 +94,15 @@ class Verdict:
 
 def audit(devices: Sequence[DeviceBooks], aggregator: AggregatorBooks) -> Verdict:
     """Compare the books."""
-    by_outbox: dict[tuple[str, str], list[int]] = {}
-    for device_id, incarnation, sequence in aggregator.accepted:
-        by_outbox.setdefault((device_id, incarnation), []).append(sequence)
+    by_outbox, reports = _by_outbox(aggregator.accepted), _by_outbox(aggregator.reports)
     faults = _twice(aggregator) + _sums(aggregator)
     for books in devices:
-        taken_in = set(by_outbox.pop((books.device_id, books.incarnation), []))
-        faults += [f"{books.device_id}: {fault}" for fault in _device_faults(books, taken_in)]
+        outbox = (books.device_id, books.incarnation)
+        taken_in, answered = set(by_outbox.pop(outbox, [])), set(reports.pop(outbox, []))
+        faults += [f"{books.device_id}: {fault}" for fault in _device_faults(books, taken_in, answered)]
     faults += [
         f"{device_id}: {len(found)} updates of an outbox that no device has"
-        for (device_id, _), found in by_outbox.items()
+        for (device_id, _), found in [*by_outbox.items(), *reports.items()]
     ]
     return Verdict(
         created=sum(books.created for books in devices),
@@ -108,8 +116,16 @@ def audit(devices: Sequence[DeviceBooks], aggregator: AggregatorBooks) -> Verdic
     )
 
 
+def _by_outbox(identities: tuple[Identity, ...]) -> dict[tuple[str, str], list[int]]:
+    found: dict[tuple[str, str], list[int]] = {}
+    for device_id, incarnation, sequence in identities:
+        found.setdefault((device_id, incarnation), []).append(sequence)
+    return found
+
+
 def _twice(aggregator: AggregatorBooks) -> list[str]:
-    counts = Counter(aggregator.accepted)
+    # A sequence names one thing: what is a report is no update.
+    counts = Counter(aggregator.accepted + aggregator.reports)
     return [
         f"{device_id}: update {sequence} was counted {count} times"
         for (device_id, _, sequence), count in counts.most_common(MAX_FAULTS)
@@ -131,15 +147,19 @@ def _sums(aggregator: AggregatorBooks) -> list[str]:
     return faults
 
 
-def _device_faults(books: DeviceBooks, taken_in: set[int]) -> list[str]:
+def _device_faults(books: DeviceBooks, taken_in: set[int], answered: set[int]) -> list[str]:
     faults = []
-    if books.created != books.next_sequence - 1:
-        faults.append(f"created {books.created} updates, but gave out {books.next_sequence - 1} numbers")
+    made = books.created + books.reports_created
+    if made != books.next_sequence - 1:
+        what = f"{books.created} updates" + (f" and {books.reports_created} reports" if books.reports_created else "")
+        faults.append(f"created {what}, but gave out {books.next_sequence - 1} numbers")
     accounted = books.accepted + books.refused + books.dropped + len(books.waiting)
     if books.created != accounted:
         faults.append(f"created {books.created} updates, but can account for {accounted}")
-    strange = [sequence for sequence in sorted(taken_in | books.waiting) if not 1 <= sequence < books.next_sequence]
+    everything = taken_in | answered | books.waiting | books.reports_waiting
+    strange = [sequence for sequence in sorted(everything) if not 1 <= sequence < books.next_sequence]
     faults += [f"update {sequence} exists, but was never made" for sequence in strange[:MAX_FAULTS]]
+    faults += _report_faults(books, answered)
     # An update whose receipt was under way at the end is taken in and still waits; one that was given up may have been
     # taken in as well. All others that were taken in are the ones that the device got a receipt "accepted" for.
     settled = len(taken_in - books.waiting)
@@ -147,4 +167,16 @@ def _device_faults(books: DeviceBooks, taken_in: set[int]) -> list[str]:
         faults.append(f"{books.accepted} receipts said accepted, but only {settled} of those updates were taken in")
     if settled > books.accepted + books.dropped:
         faults.append(f"{settled} updates were taken in for good, but only {books.accepted} receipts said accepted")
+    return faults
+
+
+def _report_faults(books: DeviceBooks, answered: set[int]) -> list[str]:
+    faults = []
+    accounted = books.reports_accepted + books.reports_refused + books.reports_dropped + len(books.reports_waiting)
+    if books.reports_created != accounted:
+        faults.append(f"created {books.reports_created} reports, but can account for {accounted}")
+    settled = len(answered - books.reports_waiting)
+    # Of old surveys the aggregator forgets who has answered; none can appear that was not sent.
+    if settled > books.reports_accepted + books.reports_dropped:
+        faults.append(f"{settled} reports were taken in for good, but {books.reports_accepted} receipts said accepted")
     return faults

@@ -39,7 +39,7 @@ def device_books(state_dir: Path) -> DeviceBooks:
     try:
         with closing(_open(path)) as db:
             meta = {key: bytes(value) for key, value in db.execute("SELECT key, value FROM meta")}
-            waiting = frozenset(sequence for (sequence,) in db.execute("SELECT sequence FROM outbox"))
+            rows = db.execute("SELECT sequence, survey <> '' FROM outbox").fetchall()
     except (OSError, sqlite3.Error) as exc:
         raise BooksError(f"{path}: {exc}") from exc
     state = msgspec.json.decode(meta["state"], type=DurableState)
@@ -52,7 +52,12 @@ def device_books(state_dir: Path) -> DeviceBooks:
         accepted=counters.updates_accepted + counters.updates_duplicate,
         refused=counters.updates_stale + counters.updates_rejected,
         dropped=counters.updates_dropped,
-        waiting=waiting,
+        waiting=frozenset(sequence for sequence, is_report in rows if not is_report),
+        reports_created=counters.reports_created,
+        reports_accepted=counters.reports_accepted + counters.reports_duplicate,
+        reports_refused=counters.reports_stale + counters.reports_rejected,
+        reports_dropped=counters.reports_dropped,
+        reports_waiting=frozenset(sequence for sequence, is_report in rows if is_report),
     )
 
 
@@ -68,6 +73,7 @@ def aggregator_books(state_dir: Path) -> AggregatorBooks:
         with closing(_open(path)) as db:
             taken_in = db.execute(TAKEN_IN).fetchall()
             versions = db.execute(VERSIONS).fetchall()
+            reports = db.execute("SELECT device, incarnation, sequence FROM answers").fetchall()
             (record,) = db.execute("SELECT value FROM meta WHERE key = 'counters'").fetchone()
     except (OSError, sqlite3.Error) as exc:
         raise BooksError(f"{path}: {exc}") from exc
@@ -77,6 +83,7 @@ def aggregator_books(state_dir: Path) -> AggregatorBooks:
     return AggregatorBooks(
         folded=_identities(row for row in taken_in if row[4] != SET_ASIDE),
         set_aside=_identities(row for row in taken_in if row[4] == SET_ASIDE),
+        reports=tuple((device, incarnation, sequence) for device, incarnation, sequence in reports),
         counted_accepted=counters.accepted,
         counted_folded=counters.folded,
         versions=tuple(version for version, _, _ in versions),

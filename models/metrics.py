@@ -68,7 +68,8 @@ _GRID = Grid(0.025)
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 
-def _no_counts() -> NDArray[np.int64]:
+def empty_errors() -> NDArray[np.int64]:
+    """Return the counts of no errors."""
     return np.zeros(_GRID.size, np.int64)
 
 
@@ -83,7 +84,7 @@ class ReconstructionMetrics:
     error_sum: float = 0.0
     loss_sum: float = 0.0
     """Of the data alone, without an L2 penalty."""
-    errors: NDArray[np.int64] = field(default_factory=_no_counts)
+    errors: NDArray[np.int64] = field(default_factory=empty_errors)
     """How many examples have an error in each bucket, see ``models.sketch``."""
 
     @classmethod

@@ -26,6 +26,8 @@ MAX_CLASS_WEIGHT = 10.0
 
 GRID: Final = Grid(0.05)
 _BLOCK_ROWS = 4096
+_LARGEST = float(np.finfo(np.float32).max)
+"""Features are float32; and sums of squares of these stay finite, however many there are."""
 _NUMBERS = ("mean", "squares", "minimum", "maximum")
 _COUNTS = ("present", "classes")
 _KEYS = frozenset({"rows", *_COUNTS, *_NUMBERS, "buckets"})
@@ -168,7 +170,7 @@ class FeatureStatistics:
         inside = (self.minimum <= self.mean) & (self.mean <= self.maximum)
         with np.errstate(invalid="ignore", over="ignore"):  # of nothing, or of nonsense
             room = (self.maximum - self.minimum) ** 2 * self.present
-        sound = np.isfinite(self.minimum) & np.isfinite(self.maximum) & inside & (self.squares >= 0)
+        sound = (np.abs(self.minimum) <= _LARGEST) & (np.abs(self.maximum) <= _LARGEST) & inside & (self.squares >= 0)
         # Popoviciu: n values between two bounds differ from their mean by no more than a quarter of that, squared.
         sound &= self.squares <= 0.25 * room * (1 + 1e-6) + 1e-300
         nothing = (self.mean == 0) & (self.squares == 0) & np.isposinf(self.minimum) & np.isneginf(self.maximum)

@@ -33,6 +33,7 @@ from protocol.fields import (
     Token,
     Version,
 )
+from protocol.surveys import MAX_SURVEYS, Report, SealedReport, Survey
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """No single MQTT message is larger: managed brokers cut at 128 KB, and big messages stall slow links."""
@@ -124,6 +125,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     personal: dict[str, Any] = {}
     """Which parameters devices keep to themselves, as data; ``models.Personal`` checks it. Empty: none."""
     participation: Participation
+    trains: bool = True
+    """Whether this version is to be trained; one that is only announced for its surveys is not."""
+    surveys: Annotated[list[Survey], Meta(max_length=MAX_SURVEYS)] = []
+    """What devices are asked besides."""
     signing_keys: Annotated[list[PublicKey], Meta(max_length=3)] = []
     """Whom to trust from now on, for who checks signatures; the first one signs now."""
     sealing: Sealing | None = None
@@ -179,7 +184,7 @@ class UpdateContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class UpdateChunk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="chunk"):
-    """A piece of an encoded ``ModelUpdate`` or ``SealedUpdate`` that is too large for one MQTT message."""
+    """A piece of an encoded update or report, sealed or not, that is too large for one MQTT message."""
 
     federation: Identifier
     device_id: Identifier
@@ -236,12 +241,13 @@ class DeviceCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Number that only grows, over the life of the federation."""
 
 
-UpMessage: TypeAlias = ModelUpdate | SealedUpdate | UpdateChunk | UpdateProbe
+WholeMessage: TypeAlias = ModelUpdate | SealedUpdate | Report | SealedReport
+"""What is kept in an outbox, and may come in chunks."""
+
+UpMessage: TypeAlias = WholeMessage | UpdateChunk | UpdateProbe
 """What arrives on an update topic."""
 
-AnyMessage: TypeAlias = (
-    Manifest | ModelUpdate | SealedUpdate | UpdateContent | UpdateChunk | UpdateProbe | Receipt | DeviceCommand | Signed
-)
+AnyMessage: TypeAlias = UpMessage | Manifest | UpdateContent | Receipt | DeviceCommand | Signed
 
 _T = TypeVar("_T", bound=Struct)
 
@@ -280,11 +286,11 @@ def _decoded_up(payload: bytes, max_bytes: int) -> UpMessage:
     return message
 
 
-def decode_update(payload: bytes) -> ModelUpdate | SealedUpdate:
-    """Return the update that chunks added up to, or raise ``ProtocolError``."""
+def decode_update(payload: bytes) -> WholeMessage:
+    """Return the update or report that chunks added up to, or raise ``ProtocolError``."""
     message = decode_up(payload, max_bytes=MAX_UPDATE_BYTES)
-    if not isinstance(message, ModelUpdate | SealedUpdate):
-        raise ProtocolError("the chunks do not add up to an update")
+    if not isinstance(message, WholeMessage):
+        raise ProtocolError("the chunks do not add up to an update or a report")
     return message
 
 

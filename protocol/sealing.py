@@ -18,6 +18,7 @@ from protocol.hpke import seal as seal_classic
 from protocol.libcrypto import library
 from protocol.messages import ModelUpdate, SealedUpdate, Sealing, UpdateContent, decode_content, encode
 from protocol.signing import key_id
+from protocol.surveys import Report, SealedReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,26 +38,25 @@ class SealingError(ProtocolError):
     """An update that cannot be sealed or opened; the text says what to look at, and nothing of a key."""
 
 
-def info_of(update: ModelUpdate | SealedUpdate) -> bytes:
-    """Return HPKE's ``info``: whose update this is. None of the parts can hold a slash."""
-    parts = (
+def info_of(update: ModelUpdate | SealedUpdate | Report | SealedReport) -> bytes:
+    """Return HPKE's ``info``: whose update or report this is. None of the parts can hold a slash."""
+    parts = [
         update.federation,
         update.epoch,
         update.device_id,
         update.incarnation,
         str(update.sequence),
         str(update.base_version),
-    )
+    ]
+    if isinstance(update, Report | SealedReport):
+        return b"fedmq/v1 report\0" + "/".join([*parts, update.survey]).encode()
     return b"fedmq/v1 update\0" + "/".join(parts).encode()
 
 
 def seal(update: ModelUpdate, sealing: Sealing) -> SealedUpdate:
     """Return the update sealed to this key, different each time; raise ``SealingError`` when the key is no good."""
     content = UpdateContent(**{name: getattr(update, name) for name in UpdateContent.__struct_fields__})
-    try:
-        sealed = _sealed(sealing, encode(content), info_of(update))
-    except Exception as exc:
-        raise SealingError(f"cannot seal with suite {sealing.suite}: {type(exc).__name__} {exc}".rstrip()) from exc
+    sealed = _sealed(sealing, encode(content), info_of(update))
     return SealedUpdate(
         federation=update.federation,
         epoch=update.epoch,
@@ -67,6 +67,13 @@ def seal(update: ModelUpdate, sealing: Sealing) -> SealedUpdate:
         key=key_id(sealing.key),
         sealed=sealed,
     )
+
+
+def seal_report(report: Report, sealing: Sealing) -> SealedReport:
+    """Return the report sealed to this key; raise ``SealingError`` when the key is no good."""
+    clear = structs.asdict(report)
+    content = clear.pop("content")
+    return SealedReport(**clear, key=key_id(sealing.key), sealed=_sealed(sealing, content, info_of(report)))
 
 
 class Opener:
@@ -89,21 +96,36 @@ class Opener:
 
         Raise ``ProtocolError`` when it opens, and what is inside is malformed.
         """
-        if sealed.key not in self._keys:
-            raise SealingError(f"sealed to key {sealed.key}, which is not ours; ours are {', '.join(self._keys)}")
-        suite, key = self._keys[sealed.key]
-        try:
-            packed = _hpke(suite).decrypt(sealed.sealed, key, info=info_of(sealed))
-        except Exception as exc:
-            # The library's exceptions differ by suite and fault; none of them says more than that it does not open.
-            raise SealingError("it does not open: damaged, or sealed as another update than this one") from exc
-        content = decode_content(packed)
+        content = decode_content(self._decrypted(sealed))
         clear = structs.asdict(sealed)
         del clear["key"], clear["sealed"]
         return ModelUpdate(**clear, **structs.asdict(content))
 
+    def open_report(self, sealed: SealedReport) -> Report:
+        """Return the report; raise ``SealingError`` as ``open`` does."""
+        clear = structs.asdict(sealed)
+        del clear["key"], clear["sealed"]
+        return Report(**clear, content=self._decrypted(sealed))
+
+    def _decrypted(self, sealed: SealedUpdate | SealedReport) -> bytes:
+        if sealed.key not in self._keys:
+            raise SealingError(f"sealed to key {sealed.key}, which is not ours; ours are {', '.join(self._keys)}")
+        suite, key = self._keys[sealed.key]
+        try:
+            return _hpke(suite).decrypt(sealed.sealed, key, info=info_of(sealed))
+        except Exception as exc:
+            # The library's exceptions differ by suite and fault; none of them says more than that it does not open.
+            raise SealingError("it does not open: damaged, or sealed as another message than this one") from exc
+
 
 def _sealed(sealing: Sealing, plaintext: bytes, info: bytes) -> bytes:
+    try:
+        return _encrypted(sealing, plaintext, info)
+    except Exception as exc:
+        raise SealingError(f"cannot seal with suite {sealing.suite}: {type(exc).__name__} {exc}".rstrip()) from exc
+
+
+def _encrypted(sealing: Sealing, plaintext: bytes, info: bytes) -> bytes:
     ours = library() if sealing.suite == "x25519" else None
     if ours is not None:
         return seal_classic(ours, sealing.key, plaintext, info)

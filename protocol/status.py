@@ -66,6 +66,11 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     updates_stale: Figure = 0
     updates_rejected: Figure = 0
     updates_retry: Figure = 0
+    reports_accepted: Figure = 0
+    """Answers to surveys that were taken in."""
+    reports_refused: Figure = 0
+    """Answers that were not: duplicate, stale or rejected."""
+    surveys_open: Figure = 0
     refusals: Counts = {}
     """Refused messages by reason, of all kinds."""
     staleness: Counts = {}
@@ -124,6 +129,13 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     updates_rejected: Figure = 0
     updates_dropped: Figure = 0
     """Given up by the device because its outbox was full."""
+    reports_created: Figure = 0
+    """Answers to surveys."""
+    reports_accepted: Figure = 0
+    reports_duplicate: Figure = 0
+    reports_stale: Figure = 0
+    reports_rejected: Figure = 0
+    reports_dropped: Figure = 0
     models_received: Figure = 0
     """Fetched and kept, in whichever way."""
     models_from_delta: Figure = 0

@@ -28,7 +28,7 @@ from fedmq.provision.cli_rotate import rotate_app
 from models import Pipeline, TrainingPlan, build
 from models.features import FEATURE_NAMES
 from models.spec import NetworkSpec
-from protocol import envelope, fields, messages, status, tensors
+from protocol import envelope, fields, messages, status, surveys, tensors
 from protocol.sampling import participates
 from protocol.sealing import Opener, info_of
 from protocol.settings import expectation
@@ -158,6 +158,9 @@ SECTIONS: dict[type[Struct], str] = {
     messages.Sealing: "### sealing",
     messages.SealedUpdate: "### sealed update",
     messages.UpdateContent: "### update content",
+    surveys.Survey: "### survey",
+    surveys.Report: "### report",
+    surveys.SealedReport: "### sealed report",
     messages.UpdateChunk: "### chunk",
     messages.UpdateProbe: "### probe",
     messages.Receipt: "### receipt",
@@ -203,7 +206,7 @@ def test_required_status_fields_have_their_mark() -> None:
 
 
 def test_every_choice_and_code_is_named() -> None:
-    choices = [messages.ReceiptStatus, messages.CommandAction, status.WorkName]
+    choices = [surveys.SurveyKind, messages.ReceiptStatus, messages.CommandAction, status.WorkName]
     for choice in choices:
         for value in get_args(choice):
             assert f"`{value}`" in PROTOCOL
@@ -242,6 +245,7 @@ def test_limits_are_those_of_the_code() -> None:
         fields.MAX_CHUNKS,
         fields.MAX_METRICS,
         status.MAX_STATUS_BYTES,
+        surveys.MAX_CONTENT_BYTES,
     ):
         assert re.search(rf"(?<![\d,]){bound:,}(?!,?\d)", text), bound
 

@@ -30,9 +30,12 @@ from aggregator.events import (
     QuarantineRequested,
     RollbackRequested,
     StatusRequested,
+    SurveyCloseRequested,
+    SurveyRequested,
 )
-from protocol.fields import Identifier, Version
+from protocol.fields import Count, Fraction, Identifier, Token, Version
 from protocol.messages import CommandAction
+from protocol.surveys import SurveyKind
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,25 @@ class QuarantineRequest(
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 
-Request: TypeAlias = StatusRequest | RollbackRequest | CommandRequest | QuarantineRequest
+class SurveyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="request", tag="survey"):
+    """Asks to ask the fleet."""
+
+    kind: SurveyKind
+    fraction: Fraction = 1.0
+    min_examples: Count = 1
+
+
+class SurveyCloseRequest(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="request", tag="survey-close"
+):
+    """Asks to ask no more."""
+
+    survey: Token
+
+
+Request: TypeAlias = (
+    StatusRequest | RollbackRequest | CommandRequest | QuarantineRequest | SurveyRequest | SurveyCloseRequest
+)
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -171,6 +192,10 @@ class Control:
                 return DeviceCommandRequested(request_id=request_id, device_id=device or "", action=action)
             case QuarantineRequest(device=device, reason=reason):
                 return QuarantineRequested(request_id=request_id, device_id=device, reason=reason)
+            case SurveyRequest(kind=kind, fraction=fraction, min_examples=least):
+                return SurveyRequested(request_id=request_id, kind=kind, fraction=fraction, min_examples=least)
+            case SurveyCloseRequest(survey=survey):
+                return SurveyCloseRequested(request_id=request_id, survey=survey)
 
 
 def ask(directory: Path, request: Request) -> dict[str, Any]:

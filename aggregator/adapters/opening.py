@@ -22,9 +22,9 @@ from aggregator.adapters.schema import (
     APPLICATION_ID,
     DATABASE_NAME,
     SCHEMA_VERSION,
-    TABLE_NAMES,
     TABLES,
     connect,
+    tables_of,
     upgrade,
 )
 from aggregator.adapters.snapshot import Snapshot, read_snapshot
@@ -142,7 +142,8 @@ def _check(db: sqlite3.Connection, path: Path, founding: Founding) -> None:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise StoreDamaged(f"{path}: {verdict}")
-    missing = TABLE_NAMES.difference(name for (name,) in db.execute("SELECT name FROM sqlite_master"))
+    wanted = tables_of(db.execute("PRAGMA user_version").fetchone()[0])
+    missing = wanted.difference(name for (name,) in db.execute("SELECT name FROM sqlite_master"))
     if missing:
         raise StoreDamaged(f"{path}: there is no table {min(missing)}")
     try:

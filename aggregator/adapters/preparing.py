@@ -19,7 +19,9 @@ from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
+from aggregator.surveys import CannotAsk, check_countable
 from models import FeaturesError, Model, Personal, Pipeline, PlanError, SpecError, Split, TrainingPlan, build
+from models.answering import standardize_of
 from models.workspace import check_step
 from protocol import tensors
 from protocol.adapters.configuration import load
@@ -104,6 +106,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     except PlanError as exc:
         raise ConfigurationError(f"[personal]: {exc}") from exc
     _check_schedule(settings)
+    _check_statistics(settings, model)
     codec = settings.participation.codec
     if codec not in tensors.CODECS:
         known = ", ".join(sorted(tensors.CODECS))
@@ -133,6 +136,23 @@ def _keyring(security: SecurityTable) -> Keyring:
         signer=read_signer(security.signing_keys, security.standby_signing_key),
         opener=read_opener(security.sealing_keys),
     )
+
+
+def _check_statistics(settings: AggregatorSettings, model: Model) -> None:
+    if not settings.statistics.before_training:
+        return
+    name = "statistics.before_training"
+    if standardize_of(model) is None:
+        raise ConfigurationError(
+            f"{name}: the model has no place for the constants; "
+            "begin it with a layer standardize, or set standardize = true"
+        )
+    if settings.downlink.encoding != "f32":
+        raise ConfigurationError(f"{name} needs downlink.encoding 'f32': half precision would round the constants")
+    try:
+        check_countable(model)
+    except CannotAsk as exc:
+        raise ConfigurationError(f"{name}: {exc}") from exc
 
 
 def _check_schedule(settings: AggregatorSettings) -> None:

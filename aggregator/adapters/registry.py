@@ -16,9 +16,10 @@ from aggregator.adapters.errors import StoreError, StoreRefused
 from aggregator.adapters.restoring import read_meta
 from aggregator.adapters.rows import CONTRIBUTION_COLUMNS, Row, contribution_of, metrics_of
 from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, connect_read_only
+from aggregator.adapters.survey_rows import SurveyLine, answers_of, survey_lines, total_data
 from aggregator.buffer import Contribution
 from aggregator.measured import Measured, measured
-from aggregator.records import Counters, DeviceRecord
+from aggregator.records import Answer, Counters, DeviceRecord
 from protocol.chunks import digest_of
 
 
@@ -112,6 +113,26 @@ class Registry:
         if digest_of(vector) != digest:
             raise StoreError(f"the parameters of version {version} do not have their digest: the disk is failing")
         return bytes(vector)
+
+    def surveys(self) -> list[SurveyLine]:
+        """Return the surveys that are kept, the oldest first."""
+        return survey_lines(self._db)
+
+    def survey(self, beginning: str) -> SurveyLine:
+        """Return the survey whose id begins so; raise ``NotKept`` when there is none, or more than one."""
+        found = [line for line in self.surveys() if line.id.startswith(beginning)]
+        if len(found) != 1 or not beginning:
+            known = ", ".join(line.id for line in self.surveys()) or "none"
+            raise NotKept(f"{len(found) if beginning else 'no'} surveys are called {beginning!r}; there are: {known}")
+        return found[0]
+
+    def answers(self, survey: str) -> list[Answer]:
+        """Return who has answered a survey."""
+        return answers_of(self._db, survey)
+
+    def survey_total(self, survey: str) -> Any:  # noqa: ANN401 - plain data
+        """Return what the answers to a survey add up to, as data (see ``models.answering``)."""
+        return total_data(self._db, survey)
 
     def spec(self) -> dict[str, Any]:
         """Return the model spec that the parameters belong to."""

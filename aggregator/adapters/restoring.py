@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aggregator.adapters.deltas import DeltaFiles
 from aggregator.adapters.errors import StoreDamaged
 from aggregator.adapters.rows import JOURNAL_COLUMNS, VERSION_COLUMNS, journal_entry_of, plain_of, version_of
+from aggregator.adapters.survey_rows import open_surveys
 from aggregator.downlink import vector_of
 from aggregator.records import Counters, DeviceRecord, Restored, ServerState, Shelf, VersionRecord
 
@@ -45,6 +46,7 @@ def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | 
         counters=msgspec.msgpack.decode(_bytes(meta["counters"]), type=Counters),
         withdrawn=plain_of(_text(meta["withdrawn"]), tuple[tuple[int, int], ...]),
         shelf=plain_of(_text(meta["shelf"]), tuple[Shelf, ...]),
+        surveys=open_surveys(db),
     )
 
 

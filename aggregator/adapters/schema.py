@@ -19,7 +19,7 @@ import sqlite3
 from pathlib import Path
 
 DATABASE_NAME = "aggregator.sqlite"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x666D7161
 """``fmqa``: tells our file from any other SQLite database, before anything is read from it."""
 
@@ -81,6 +81,21 @@ CREATE TABLE versions (
     rolled_back_to INTEGER
 );
 
+-- Questions to the fleet, the newest last; "closed" is null while they are asked. "total" is the sum of the answers:
+-- msgpack, private to the aggregator.
+CREATE TABLE surveys (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL, fraction REAL NOT NULL, min_examples INTEGER NOT NULL,
+    opened REAL NOT NULL, closed REAL, total BLOB NOT NULL
+);
+
+-- Who has answered which. "figures" is JSON: of an evaluation, what this device's held-out examples gave.
+CREATE TABLE answers (
+    survey TEXT NOT NULL, device TEXT NOT NULL, incarnation TEXT NOT NULL, sequence INTEGER NOT NULL,
+    version INTEGER NOT NULL, examples INTEGER NOT NULL, figures TEXT NOT NULL,
+    PRIMARY KEY (survey, device)
+) WITHOUT ROWID;
+
 -- Apart from versions, so that old ones can go without rewriting rows: float32 little-endian, and the encoded delta.
 CREATE TABLE parameters (version INTEGER PRIMARY KEY, vector BLOB NOT NULL, delta BLOB NOT NULL);
 
@@ -100,10 +115,16 @@ UPGRADES = {
         "ALTER TABLE journal ADD COLUMN clip REAL NOT NULL DEFAULT 1.0",
         "ALTER TABLE lineage ADD COLUMN clip REAL NOT NULL DEFAULT 1.0",
     ),
+    3: tuple(re.findall(r"CREATE TABLE (?:surveys|answers) .*?;", TABLES, re.DOTALL)),
 }
 """What leads from each older schema to the next one."""
 
 TABLE_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
+
+
+def tables_of(schema: int) -> frozenset[str]:
+    """Return the tables that a database of this schema has."""
+    return TABLE_NAMES - {"surveys", "answers"} if schema <= 3 else TABLE_NAMES  # noqa: PLR2004 - see ``UPGRADES``
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -30,9 +30,11 @@ from aggregator.adapters.rows import (
     version_row,
 )
 from aggregator.adapters.schema import connect, wal_of
-from aggregator.commands import Journal, SaveAggregation, SaveFleet, SaveIssued, StoreCommand
+from aggregator.adapters.survey_rows import write_surveys
+from aggregator.buffer import Contribution
+from aggregator.commands import Journal, SaveAggregation, SaveAnswer, SaveFleet, SaveIssued, StoreCommand
 from aggregator.configuration import RegistryTable
-from aggregator.records import MAX_INCARNATIONS, Counters, JournalEntry, Restored, ServerState, VersionRecord
+from aggregator.records import MAX_INCARNATIONS, Answer, Counters, JournalEntry, Restored, ServerState, VersionRecord
 
 _encode_record = msgspec.msgpack.Encoder().encode
 
@@ -137,7 +139,8 @@ class _Transaction:
     def write(self, commands: Sequence[StoreCommand]) -> None:
         """Carry the commands out in their order, save for what a later one of them makes moot."""
         saves = [index for index, command in enumerate(commands) if isinstance(command, SaveAggregation)]
-        self._bump([command for command in commands if isinstance(command, Journal)])
+        self._bump([accepted for command in commands if (accepted := _accepted(command)) is not None])
+        write_surveys(self._db, commands)
         for index in saves:
             self._save_aggregation(commands[index])  # type: ignore[arg-type] # the index says so
         if saves:
@@ -157,10 +160,9 @@ class _Transaction:
         rows = map(journal_row, entries, places or repeat(None))
         self._insert("journal", JOURNAL_COLUMNS, list(rows))
 
-    def _bump(self, entries: list[Journal]) -> None:
+    def _bump(self, entries: list[Contribution | Answer]) -> None:
         last: dict[tuple[str, str], int] = {}
-        for command in entries:
-            accepted = command.entry.contribution
+        for accepted in entries:
             last[accepted.device_id, accepted.incarnation] = accepted.sequence
         rows = [(sequence, self._touched, device, incarnation) for (device, incarnation), sequence in last.items()]
         update = "UPDATE sequences SET sequence = ?, touched = ? WHERE device = ? AND incarnation = ?"
@@ -215,6 +217,12 @@ class _Transaction:
         if rows:
             marks = ", ".join("?" * len(rows[0]))
             self._db.executemany(f"{verb} INTO {table} ({columns}) VALUES ({marks})", rows)
+
+
+def _accepted(command: StoreCommand) -> Contribution | Answer | None:
+    if isinstance(command, Journal):
+        return command.entry.contribution
+    return command.answer if isinstance(command, SaveAnswer) else None
 
 
 def save_version(db: sqlite3.Connection, version: VersionRecord, server: ServerState) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "agent.sqlite"
 LOCK_NAME = "agent.lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -28,9 +28,13 @@ CREATE TABLE outbox (
     epoch TEXT NOT NULL,
     base_version INTEGER NOT NULL,
     size INTEGER NOT NULL,
-    payload BLOB NOT NULL
+    payload BLOB NOT NULL,
+    survey TEXT NOT NULL DEFAULT ''  -- what a report answers, empty for updates
 );
 """
+
+UPGRADES = {1: "ALTER TABLE outbox ADD COLUMN survey TEXT NOT NULL DEFAULT ''"}
+"""What leads from each older schema to the next one."""
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -105,8 +109,8 @@ class Store:
         if command.put is not None:
             entry = command.put.entry
             self._db.execute(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?)",
-                (entry.sequence, entry.epoch, entry.base_version, entry.size, command.put.payload),
+                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?)",
+                (entry.sequence, entry.epoch, entry.base_version, entry.size, command.put.payload, entry.survey),
             )
         self._db.execute("UPDATE meta SET value = ? WHERE key = 'state'", (msgspec.json.encode(command.state),))
 
@@ -166,6 +170,7 @@ class Store:
                 f"{self._path} belongs to device {owner[0]!r} of federation {owner[1]!r}, the configuration says"
                 f" {device_id!r} of {federation!r}: use another state_dir, or remove this one"
             )
+        _upgrade(db)
 
 
 def peek(state_dir: Path) -> tuple[dict[str, str], DurableState, tuple[OutboxEntry, ...]]:
@@ -230,6 +235,17 @@ def _create(db: sqlite3.Connection, device_id: str, federation: str) -> None:
     db.execute("COMMIT")
 
 
+def _upgrade(db: sqlite3.Connection) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    for older in range(version, SCHEMA_VERSION):
+        db.execute(UPGRADES[older])
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+
+
 def _meta(db: sqlite3.Connection) -> dict[str, bytes]:
     return {key: bytes(value) for key, value in db.execute("SELECT key, value FROM meta")}
 
@@ -241,10 +257,12 @@ def _durable(db: sqlite3.Connection, meta: dict[str, bytes]) -> DurableState:
 
 
 def _entries(db: sqlite3.Connection) -> tuple[OutboxEntry, ...]:
-    rows = db.execute("SELECT sequence, epoch, base_version, size FROM outbox ORDER BY sequence")
+    # Of a store that was not upgraded yet, who only looks at it finds updates.
+    survey = "survey" if db.execute("PRAGMA user_version").fetchone()[0] > 1 else "''"
+    rows = db.execute(f"SELECT sequence, epoch, base_version, size, {survey} FROM outbox ORDER BY sequence")  # noqa: S608 - constants of ours
     return tuple(
-        OutboxEntry(sequence=sequence, epoch=epoch, base_version=base, size=size)
-        for sequence, epoch, base, size in rows
+        OutboxEntry(sequence=sequence, epoch=epoch, base_version=base, size=size, survey=survey)
+        for sequence, epoch, base, size, survey in rows
     )
 
 

@@ -6,13 +6,13 @@ import queue
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from device_agent.adapters.allocator import before_numpy
 from device_agent.adapters.belongings import Belongings
 from device_agent.adapters.keeper import Keeper
-from device_agent.commands import Evaluate, Train
-from device_agent.events import TaskFailed, TrainingDone
+from device_agent.commands import Answer, Evaluate, Train
+from device_agent.events import SurveyAnswered, TaskFailed, TrainingDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
 
+Task: TypeAlias = Train | Evaluate | Answer
+
 
 class Trainer:
-    """Carries out ``Train`` and ``Evaluate``; the answers are delivered from its thread."""
+    """Carries out ``Train``, ``Evaluate`` and ``Answer``; the answers are delivered from its thread."""
 
     def __init__(self, settings: AgentSettings, deliver: Callable[[Event], object]) -> None:
         self._settings = settings
         self._deliver = deliver
-        self._jobs: queue.SimpleQueue[tuple[Train | Evaluate, BinaryIO] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Task, BinaryIO] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._keeps = False
         self._keeper = Keeper(settings)
@@ -55,7 +57,7 @@ class Trainer:
         sitting = None if self._bench is None else self._bench.sitting
         return None if sitting is None else sitting.share
 
-    def start(self, task: Train | Evaluate, file: BinaryIO) -> None:
+    def start(self, task: Task, file: BinaryIO) -> None:
         """Begin a task on the model in this open file, which is closed afterwards. One task at a time."""
         self._stop.clear()
         self._keeps = False
@@ -101,11 +103,13 @@ class Trainer:
             self._step_since = None
             self._deliver(answer)
 
-    def _answer(self, task: Train | Evaluate, file: BinaryIO) -> Event:
+    def _answer(self, task: Task, file: BinaryIO) -> Event:
         try:
             bench = self._workbench()
             if isinstance(task, Evaluate):
                 return bench.evaluate(task, file, self)
+            if isinstance(task, Answer):
+                return self._sealed(bench.answer(task, file, self), task)
             self._next_step_at = 0.0
             return self._sealed(bench.train(task, file, self), task)
         except MemoryError:
@@ -113,16 +117,20 @@ class Trainer:
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong here, the agent must live on and say so
             return TaskFailed(task=task.task, reason=f"{type(exc).__name__}: {exc}"[:400], fault="internal")
 
-    def _sealed(self, answer: Event, task: Train) -> Event:
-        if not isinstance(answer, TrainingDone) or task.manifest.sealing is None:
+    def _sealed(self, answer: Event, task: Train | Answer) -> Event:
+        if task.manifest.sealing is None:
             return answer
-        from device_agent.sealing import sealed  # noqa: PLC0415 - for federations that seal
+        from device_agent.sealing import sealed, sealed_answer  # noqa: PLC0415 - for federations that seal
         from protocol.sealing import SealingError  # noqa: PLC0415 - see above
 
         try:
-            return sealed(answer, task, self._settings.device.id)
+            if isinstance(answer, TrainingDone) and isinstance(task, Train):
+                return sealed(answer, task, self._settings.device.id)
+            if isinstance(answer, SurveyAnswered) and isinstance(task, Answer):
+                return sealed_answer(answer, task, self._settings.device.id)
         except SealingError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault="model")
+        return answer
 
     def _workbench(self) -> Workbench:
         if self._bench is None:

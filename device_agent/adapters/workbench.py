@@ -17,9 +17,11 @@ from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import Personalizer, Start
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
+from device_agent.adapters.surveying import content_of
 from device_agent.events import (
     EvaluationDone,
     Fault,
+    SurveyAnswered,
     TaskFailed,
     TaskStopped,
     TrainingDone,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
     from device_agent.adapters.belongings import Belongings
     from device_agent.adapters.keeper import Keeper
-    from device_agent.commands import Evaluate, Train
+    from device_agent.commands import Answer, Evaluate, Train
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
     from models import Pipeline
@@ -133,6 +135,23 @@ class Workbench:
             return TaskFailed(task=task.task, reason=str(exc), fault="model")
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
+
+    def answer(self, task: Answer, file: BinaryIO, word: Word) -> SurveyAnswered | TaskStopped | TaskFailed:
+        """Find out what a survey asks."""
+        try:
+            model, parameters = self._read(task.manifest, file)
+            samples = self._samples(model, word)
+            start = self._personal.begin(task.manifest, model, parameters)
+            content = content_of(task.survey, model, start.parameters, samples, word.stopped)
+        except TaskLeftError:
+            return TaskStopped(task=task.task)
+        except PlanError as exc:
+            return TaskFailed(task=task.task, reason=str(exc), fault="model")
+        except _TaskError as exc:
+            return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
+        except (ProtocolError, DataError) as exc:
+            return TaskFailed(task=task.task, reason=f"survey {task.survey.id}: {exc}", fault="model")
+        return SurveyAnswered(task=task.task, survey=task.survey, content=content)
 
     def _train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped:
         manifest = task.manifest

@@ -11,14 +11,25 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.commands import Command, Journal, Publish, SaveAggregation, SaveFleet, SaveIssued
+from aggregator.commands import (
+    Command,
+    Journal,
+    Publish,
+    SaveAggregation,
+    SaveAnswer,
+    SaveFleet,
+    SaveIssued,
+    SaveSurvey,
+)
 from aggregator.configuration import AdmissionTable, AggregatorSettings, AggregatorTable
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, Tick
 from aggregator.keyring import NO_KEYS, Keyring
-from aggregator.records import Restored
+from aggregator.records import Restored, SurveyRecord
 from aggregator.stepping import Evaluator
-from models import Model, build
+from models import Metrics, Model, build
+from models.answering import metrics_to_data
+from models.statistics import FeatureStatistics
 from protocol import tensors
 from protocol.chunks import blob_of, split
 from protocol.link import LinkUp, Published, Received
@@ -26,9 +37,10 @@ from protocol.messages import (
     ModelUpdate,
     Participation,
     Receipt,
-    SealedUpdate,
     UpdateChunk,
     UpdateProbe,
+    UpMessage,
+    WholeMessage,
     decode_receipt,
     encode,
 )
@@ -56,6 +68,10 @@ def settings_with(**tables: Any) -> AggregatorSettings:
     training = {"epochs": 1, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1}
     table = AggregatorTable(federation=FEDERATION, state_dir="unused")
     return AggregatorSettings(aggregator=table, training=training, **tables)
+
+
+def data_of(total: FeatureStatistics | Metrics) -> dict[str, Any]:
+    return total.to_data() if isinstance(total, FeatureStatistics) else metrics_to_data(total)
 
 
 def nothing_to_say(_parameters: NDArray[np.float32]) -> dict[str, float]:
@@ -126,6 +142,29 @@ class Bench:
                     server = command.server or self.restored.server
                     self.restored = replace(self.restored, journal=(), version=version, server=server)
                     self.restored = replace(self.restored, shelf=command.shelf, withdrawn=command.withdrawn)
+                case SaveSurvey() if command.closed is not None:
+                    kept = tuple(r for r in self.restored.surveys if r.survey != command.survey)
+                    self.restored = replace(self.restored, surveys=kept)
+                case SaveSurvey():
+                    record = SurveyRecord(
+                        survey=command.survey, opened=0.0, total=data_of(command.total), answered=(), with_examples=0
+                    )
+                    self.restored = replace(self.restored, surveys=(*self.restored.surveys, record))
+                case SaveAnswer(answer=answer, total=total):
+                    accepted = {(answer.device_id, answer.incarnation): answer.sequence}
+                    surveys = tuple(
+                        replace(
+                            r,
+                            total=data_of(total),
+                            answered=(*r.answered, answer.device_id),
+                            with_examples=r.with_examples + (answer.examples > 0),
+                        )
+                        if r.survey.id == answer.survey
+                        else r
+                        for r in self.restored.surveys
+                    )
+                    sequences = {**self.restored.sequences, **accepted}
+                    self.restored = replace(self.restored, surveys=surveys, sequences=sequences)
                 case SaveIssued(issued):
                     self.restored = replace(self.restored, issued=issued)
                 case SaveFleet():
@@ -174,15 +213,11 @@ class Bench:
     def message(self, payload: bytes, device: str = "dev") -> Received:
         return Received(topic=self.topics.update(device), payload=payload, mid=1, connection=1)
 
-    def send(
-        self, message: ModelUpdate | SealedUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev"
-    ) -> list[Command]:
+    def send(self, message: UpMessage | bytes, device: str = "dev") -> list[Command]:
         payload = message if isinstance(message, bytes) else encode(message)
         return self.feed(self.message(payload, device))
 
-    def answer(
-        self, message: ModelUpdate | SealedUpdate | UpdateChunk | UpdateProbe | bytes, device: str = "dev"
-    ) -> Receipt:
+    def answer(self, message: UpMessage | bytes, device: str = "dev") -> Receipt:
         """Send, and return the one receipt."""
         found = self.receipts(self.send(message, device))
         assert len(found) == 1, found
@@ -192,7 +227,7 @@ class Bench:
         prefix = self.topics.root + "/receipt/"
         return [decode_receipt(p.payload) for p in only(commands, Publish) if p.topic.startswith(prefix)]
 
-    def chunks(self, update: ModelUpdate | SealedUpdate, chunk_bytes: int = 64, **fields: Any) -> list[UpdateChunk]:
+    def chunks(self, update: WholeMessage, chunk_bytes: int = 64, **fields: Any) -> list[UpdateChunk]:
         whole = encode(update)
         blob = blob_of(whole, "update", chunk_bytes)
         common: dict[str, Any] = {

@@ -139,7 +139,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     db.close()
     before = (tmp_path / FILE_NAME).read_bytes()
-    with pytest.raises(StoreError, match=r"newer version of fedmq \(schema 2, this one knows 1\)"):
+    with pytest.raises(StoreError, match=r"newer version of fedmq \(schema 3, this one knows 2\)"):
         opened(tmp_path)
     assert (tmp_path / FILE_NAME).read_bytes() == before
 

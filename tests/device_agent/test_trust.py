@@ -20,6 +20,7 @@ from protocol.messages import (
     encode,
 )
 from protocol.signing import Signer
+from protocol.surveys import Survey
 from tests.device_agent.harness import TOPICS, Driver, manifest
 from tests.device_agent.secure import (
     FIRST,
@@ -67,6 +68,8 @@ ALTERED: dict[str, Any] = {
     "training": {"epochs": 9},
     "features": {"channels": ["x"]},
     "personal": {"private": ["head.*"]},
+    "trains": False,
+    "surveys": [Survey(id="a" * 16, kind="statistics")],
     "participation": Participation(codec="f32", sampling_fraction=0.5),
     "signing_keys": [PUBLIC[K4]],
     "sealing": Sealing(suite="x25519", key=b"e" * 32),

@@ -12,11 +12,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from aggregator.adapters.control import CommandRequest, RollbackRequest, StatusRequest
+from aggregator.adapters.control import (
+    CommandRequest,
+    RollbackRequest,
+    StatusRequest,
+    SurveyCloseRequest,
+    SurveyRequest,
+)
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, write_snapshot
 from device_agent.adapters.model_cache import ModelCache
 from fedmq.examples import AGENT_TOML, AGGREGATOR_TOML
-from models import build
+from models import Dataset, build
+from models.answering import statistics_of
 from models.tflite.calibration import ranges_of, scheme_of
 from models.tflite.file import TfliteModel
 from models.tflite.lowering import lower
@@ -26,7 +33,7 @@ from protocol.adapters.packets import puback, publish_head
 from protocol.adapters.pins import federation_json
 from protocol.chunks import digest_of
 from protocol.messages import encode
-from protocol.sealing import seal
+from protocol.sealing import seal, seal_report
 from protocol.status import (
     AggregatorClaim,
     AggregatorMetrics,
@@ -35,6 +42,7 @@ from protocol.status import (
     DeviceState,
     encode_status,
 )
+from protocol.surveys import pack_content
 from protocol.topics import Topics
 from tests.aggregator import harness as bench
 from tests.device_agent import harness as device
@@ -67,6 +75,8 @@ def _messages() -> Iterator[tuple[str, str, bytes]]:
         ("chunk", samples.CHUNK),
         ("probe", samples.PROBE),
         ("sealed", samples.SEALED),
+        ("report", samples.REPORT),
+        ("sealed-report", samples.SEALED_REPORT),
     ):
         yield "update", name, encode(message)
     on_the_bench = bench.Bench()
@@ -74,6 +84,10 @@ def _messages() -> Iterator[tuple[str, str, bytes]]:
     yield "manifest", "sample", encode(samples.MANIFEST)
     yield "manifest", "device", encode(device.manifest(1, data=b"x" * 400))
     yield "content", "sample", encode(samples.CONTENT)
+    yield "report-content", "metrics", samples.REPORT.content
+    model = build(bench.SPEC)
+    data = Dataset.for_model(model, np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]))
+    yield "report-content", "statistics", pack_content(statistics_of(model, data).to_data())
     yield "signed", "sample", encode(samples.SIGNED)
     yield "receipt", "sample", encode(samples.RECEIPT)
     yield "receipt", "device", encode(device.receipt(1, "retry", reason="later", next_after_s=2.0))
@@ -117,6 +131,8 @@ def _texts() -> Iterator[tuple[str, str, bytes]]:
         ("status", StatusRequest()),
         ("rollback", RollbackRequest(version=3)),
         ("command", CommandRequest(device="a", action="pause")),
+        ("survey", SurveyRequest(kind="evaluation", fraction=0.5)),
+        ("survey-close", SurveyCloseRequest(survey=samples.TOKEN)),
     ):
         yield "request", name, msgspec.json.encode(request)
 
@@ -153,6 +169,7 @@ def _secured() -> Iterator[tuple[str, str, bytes]]:
     yield "signed", "device", SIGNER.sign("manifest", encode(device.manifest(1)))
     yield "signed", "command", SIGNER.sign("command", encode(samples.COMMAND))
     yield "sealed", "opens", encode(seal(samples.UPDATE, OPENER.sealing))
+    yield "sealed", "report", encode(seal_report(samples.REPORT, OPENER.sealing))
     yield "signing-key", "sample", new_signing_key()
     yield "sealing-key", "x25519", new_sealing_key("x25519")
     yield "sealing-key", "hybrid", new_sealing_key("mlkem768-x25519")

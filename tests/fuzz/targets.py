@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import structs
 
 from aggregator.adapters.control import Request
@@ -24,7 +25,9 @@ from device_agent.sensing.messages import MessageReader
 from device_agent.sensing.rows import Moment
 from device_agent.sensing.sources import CsvSource, JsonlSource, MqttSource, NpzSource
 from device_agent.settings import AgentSettings
-from models import FeaturesError, Pipeline, PlanError, SpecError, TfliteError, TrainingPlan, build
+from models import DataError, FeaturesError, Pipeline, PlanError, SpecError, TfliteError, TrainingPlan, build
+from models.answering import metrics_from_data
+from models.statistics import FeatureStatistics
 from models.tflite.checking import examine
 from protocol import bundles, messages, tensors
 from protocol.adapters import packets
@@ -45,6 +48,7 @@ from protocol.status import (
     DeviceState,
     decode_status,
 )
+from protocol.surveys import SealedReport, unpack_content
 from protocol.topics import Topics
 from tests.aggregator.harness import Bench
 from tests.device_agent.harness import DEVICE, Driver
@@ -148,6 +152,23 @@ def _sealed(payload: bytes) -> None:
     message = messages.decode_up(payload)
     if isinstance(message, messages.SealedUpdate):
         OPENER.open(structs.replace(message, key=key_id(OPENER.sealing.key)))
+    if isinstance(message, SealedReport):
+        OPENER.open_report(structs.replace(message, key=key_id(OPENER.sealing.key)))
+
+
+_COUNTED = build({"kind": "softmax", "inputs": 4, "outputs": 3})
+
+
+def _report_content(payload: bytes) -> None:
+    """What a report says, as the aggregator reads it: whatever gets through adds up."""
+    figures = unpack_content(payload)
+    if "rows" in figures:
+        found = FeatureStatistics.from_data(figures, 4, 3)
+        total = found + found
+        assert np.isfinite(total.squares).all()
+        FeatureStatistics.from_data(total.to_data(), 4, 3)
+    else:
+        metrics_from_data(_COUNTED.task, figures.get("metrics"))
 
 
 def _signed(payload: bytes) -> None:
@@ -225,6 +246,7 @@ TARGETS: dict[str, Target] = {
     "identity": Target(messages.identity_of, (), "update"),
     "manifest": Target(_manifest, (ProtocolError, SpecError, FeaturesError, PlanError)),
     "content": Target(messages.decode_content),
+    "report-content": Target(_report_content, (ProtocolError, DataError)),
     "receipt": Target(messages.decode_receipt),
     "sealed": Target(_sealed),
     "signed": Target(_signed),

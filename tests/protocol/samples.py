@@ -6,6 +6,7 @@ import msgspec
 
 from protocol import messages as m
 from protocol.envelope import Signature, Signed
+from protocol.surveys import Report, SealedReport, Survey, pack_content
 
 TOKEN = "0123456789abcdef"
 DIGEST = TOKEN * 4
@@ -41,6 +42,28 @@ CONTENT = m.UpdateContent(
     layout=DIGEST,
     delta=bytes(range(40)),
     metrics={"loss": 0.5, "accuracy": 1.0},
+)
+SURVEY = Survey(id=TOKEN, kind="evaluation", fraction=0.5, min_examples=10)
+REPORT = Report(
+    federation="demo",
+    epoch=TOKEN,
+    device_id="press-07",
+    incarnation=TOKEN,
+    sequence=4,
+    base_version=2,
+    survey=TOKEN,
+    content=pack_content({"examples": 9, "metrics": {"count": 9, "correct": 7, "loss_sum": 2.5}}),
+)
+SEALED_REPORT = SealedReport(
+    federation="demo",
+    epoch=TOKEN,
+    device_id="press-07",
+    incarnation=TOKEN,
+    sequence=4,
+    base_version=2,
+    survey=TOKEN,
+    key=TOKEN,
+    sealed=bytes(range(100)),
 )
 CHUNK = m.UpdateChunk(
     federation="demo",
@@ -78,6 +101,8 @@ MANIFEST = m.Manifest(
     training={"epochs": 1, "learning_rate": 0.1},
     features={"channels": ["a", "b"], "window": 32, "compute": "raw", "max_gap_s": 1.5, "rate_hz": 50},
     participation=m.Participation(),
+    trains=False,
+    surveys=[SURVEY],
     signing_keys=[b"k" * 32, b"n" * 32],
     sealing=m.Sealing(suite="x25519", key=b"s" * 32),
 )

@@ -15,9 +15,21 @@ from hypothesis import strategies as st
 
 from protocol import messages as m
 from protocol.errors import ProtocolError
-from tests.protocol.samples import CHUNK, COMMAND, CONTENT, MANIFEST, PROBE, RECEIPT, SEALED, SIGNED, UPDATE
+from tests.protocol.samples import (
+    CHUNK,
+    COMMAND,
+    CONTENT,
+    MANIFEST,
+    PROBE,
+    RECEIPT,
+    REPORT,
+    SEALED,
+    SEALED_REPORT,
+    SIGNED,
+    UPDATE,
+)
 
-SAMPLES = [m.encode(message) for message in (UPDATE, SEALED, CHUNK, PROBE)]
+SAMPLES = [m.encode(message) for message in (UPDATE, SEALED, CHUNK, PROBE, REPORT, SEALED_REPORT)]
 BODIES: list[dict[str, Any]] = [msgpack.unpackb(sample) for sample in SAMPLES]
 
 NUMBER_AS_KEY: dict[Any, Any] = {**BODIES[0], 1: 2}

@@ -21,7 +21,9 @@ from tests.protocol.samples import (
     MANIFEST,
     PROBE,
     RECEIPT,
+    REPORT,
     SEALED,
+    SEALED_REPORT,
     SIGNED,
     TOKEN,
     UPDATE,
@@ -33,6 +35,10 @@ CASES: list[tuple[m.AnyMessage, Callable[[bytes], Any]]] = [
     (SEALED, m.decode_up),
     (SEALED, m.decode_update),
     (CONTENT, m.decode_content),
+    (REPORT, m.decode_up),
+    (REPORT, m.decode_update),
+    (SEALED_REPORT, m.decode_up),
+    (SEALED_REPORT, m.decode_update),
     (CHUNK, m.decode_up),
     (PROBE, m.decode_up),
     (RECEIPT, m.decode_receipt),
@@ -112,7 +118,17 @@ def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Cal
     assert "unknown field `colour`" in refusal(read, packed({**body, "colour": 1}))
     optional = {"metrics", "deltas", "reason", "version", "next_after_s", "missing"}
     if isinstance(message, m.Manifest):
-        optional = {"deltas", "generation", "issued", "signing_keys", "sealing", "features"}
+        optional = {
+            "deltas",
+            "generation",
+            "issued",
+            "signing_keys",
+            "sealing",
+            "features",
+            "personal",
+            "trains",
+            "surveys",
+        }
     for name in body.keys() - optional - {"type"}:
         words = refusal(read, packed({key: value for key, value in body.items() if key != name}))
         assert f"missing required field `{name}`" in words
@@ -120,10 +136,12 @@ def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Cal
 
 def acceptable(name: str, value: Any, other: Any) -> bool:
     """Whether ``other`` is as good as ``value`` in the field: what a gate may let through."""
-    if name in {"model", "training", "features"}:
+    if name in {"model", "training", "features", "personal"}:
         return isinstance(other, dict)
     if name == "sealing":
         return other is None
+    if name == "trains":
+        return isinstance(other, bool)
     if name == "reason":
         return isinstance(other, str) and len(other) <= 512
     if isinstance(value, float):
@@ -293,7 +311,7 @@ def test_size_is_looked_at_first() -> None:
 
 
 def test_chunks_that_add_up_to_something_else_are_no_update() -> None:
-    assert refusal(m.decode_update, m.encode(PROBE)) == "the chunks do not add up to an update"
+    assert refusal(m.decode_update, m.encode(PROBE)) == "the chunks do not add up to an update or a report"
 
 
 def test_the_largest_chunk_and_the_longest_ids_fit_one_message() -> None:

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from protocol.errors import ProtocolError
 from protocol.fields import SealingSuite
 from protocol.messages import SealedUpdate, Sealing, decode_content, decode_up, encode
-from protocol.sealing import PRIVATE_KEY_BYTES, Opener, SealingError, info_of, seal
+from protocol.sealing import PRIVATE_KEY_BYTES, Opener, SealingError, info_of, seal, seal_report
 from protocol.signing import key_id
-from tests.protocol.samples import CONTENT, UPDATE
+from protocol.surveys import SealedReport
+from tests.protocol.samples import CONTENT, REPORT, UPDATE
 
 SUITES: list[SealingSuite] = ["x25519", "mlkem768-x25519"]
 OVERHEAD = {"x25519": 32 + 16, "mlkem768-x25519": 1088 + 32 + 16}
@@ -163,3 +164,38 @@ def test_random_bytes_do_not_open(noise: bytes) -> None:
     sealed = seal(UPDATE, opener_of("x25519").sealing)
     with pytest.raises(ProtocolError):
         opener_of("x25519").open(replace(sealed, sealed=noise))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_sealed_report_comes_back_whole_and_shows_nothing(suite: SealingSuite) -> None:
+    opener = opener_of(suite)
+    wire = encode(seal_report(REPORT, opener.sealing))
+    sealed = decode_up(wire)
+
+    assert isinstance(sealed, SealedReport)
+    assert opener.open_report(sealed) == REPORT
+    assert b"metrics" not in wire
+
+
+@pytest.mark.parametrize("field", [*MOVES, "survey"])
+def test_a_report_moved_to_anything_else_does_not_open(field: str) -> None:
+    opener = opener_of("x25519")
+    elsewhere = MOVES | {"sequence": 5, "survey": "f" * 16}
+    moved = replace(seal_report(REPORT, opener.sealing), **{field: elsewhere[field]})
+
+    with pytest.raises(SealingError, match="does not open"):
+        opener.open_report(moved)
+
+
+def test_updates_and_reports_never_open_as_each_other() -> None:
+    opener = opener_of("x25519")
+    update, report = seal(UPDATE, opener.sealing), seal_report(REPORT, opener.sealing)
+    clear = {name: getattr(update, name) for name in SealedUpdate.__struct_fields__ if name not in {"key", "sealed"}}
+    as_report = SealedReport(**clear, survey=report.survey, key=update.key, sealed=update.sealed)
+    named = {name: getattr(report, name) for name in clear}
+    as_update = SealedUpdate(**named, key=report.key, sealed=report.sealed)
+
+    with pytest.raises(SealingError, match="does not open"):
+        opener.open_report(as_report)
+    with pytest.raises(SealingError, match="does not open"):
+        opener.open(as_update)

@@ -255,10 +255,20 @@ interval_s = 0.5
 
     def _check_agent(self, number: int, accepted: set[int]) -> None:
         counters = self.agent_counters(number)
-        waiting = {row[0] for row in self.query("SELECT sequence FROM outbox", f"device-{number}")}
+        waiting = {row[0] for row in self.query("SELECT sequence FROM outbox WHERE survey = ''", f"device-{number}")}
         told = counters["updates_accepted"] + counters["updates_duplicate"]
         refused = counters["updates_stale"] + counters["updates_rejected"]
         assert counters["updates_created"] == told + refused + counters["updates_dropped"] + len(waiting)
         # What is accepted and still waits was accepted, but its receipt has not come through yet.
         assert told == len(accepted - waiting)
-        assert max(accepted | waiting, default=0) <= counters["updates_created"]
+        assert max(accepted | waiting, default=0) <= counters["updates_created"] + counters["reports_created"]
+        self._check_reports(number, counters)
+
+    def _check_reports(self, number: int, counters: dict[str, Any]) -> None:
+        waiting = {row[0] for row in self.query("SELECT sequence FROM outbox WHERE survey <> ''", f"device-{number}")}
+        told = counters["reports_accepted"] + counters["reports_duplicate"]
+        refused = counters["reports_stale"] + counters["reports_rejected"]
+        assert counters["reports_created"] == told + refused + counters["reports_dropped"] + len(waiting)
+        answers = self.query("SELECT device, sequence FROM answers")
+        answered = {sequence for device, sequence in answers if device == f"device-{number}"}
+        assert told == len(answered - waiting)

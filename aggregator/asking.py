@@ -1,0 +1,101 @@
+"""Opening and closing surveys: an operator's, and the one whose answers give the first version its constants."""
+
+from __future__ import annotations
+
+import hashlib
+
+from aggregator.commands import Command, Log, Reply, SaveAggregation, SaveSurvey
+from aggregator.configuration import AggregatorSettings
+from aggregator.events import SurveyCloseRequested, SurveyRequested
+from aggregator.keyring import Keyring
+from aggregator.ledger import Ledger
+from aggregator.manifests import largest_manifest_bytes
+from aggregator.surveys import CannotAsk, Surveys
+from models import Model
+from protocol.messages import MAX_MANIFEST_BYTES
+from protocol.surveys import Survey
+
+
+class Asking:
+    """Decides what is asked. Whatever it returns has to be stored before the manifest says so."""
+
+    def __init__(
+        self, settings: AggregatorSettings, model: Model, surveys: Surveys, ledger: Ledger, keys: Keyring
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self._surveys = surveys
+        self._ledger = ledger
+        self._keys = keys
+        # The same again after a restart, and another one in another history.
+        self._first = hashlib.sha256(f"{ledger.epoch}/before training".encode()).hexdigest()[:16]
+        self._waited = not settings.statistics.wait_s
+        self.deadline: float | None = None
+        """When it has been waited long enough for the first statistics."""
+
+    @property
+    def wants_to_begin(self) -> bool:
+        """Whether training waits for statistics that nobody is asked for yet."""
+        return not (self._ledger.trains or self._surveys.is_open(self._first) or self._surveys.full)
+
+    def begin(self, wall: float) -> list[Command]:
+        """Ask for the statistics that training waits for."""
+        survey = Survey(id=self._first, kind="statistics", min_examples=self._settings.statistics.min_examples)
+        return [
+            self._surveys.open(survey, wall),
+            Log("info", "asking for statistics before training", {"survey": survey.id}),
+        ]
+
+    def wait(self, now: float) -> None:
+        """Wait for the first statistics from now on, if training does."""
+        if self.deadline is None and not self._waited and not self._ledger.trains:
+            self.deadline = now + self._settings.statistics.wait_s
+
+    def tick(self, now: float) -> None:
+        """Take note of the time."""
+        if self.deadline is not None and now >= self.deadline:
+            self._waited, self.deadline = True, None
+
+    @property
+    def ready(self) -> bool:
+        """Whether training waits for statistics, and there are enough."""
+        if self._ledger.trains or not self._surveys.is_open(self._first):
+            return False
+        wanted = self._settings.statistics.min_devices
+        found = self._surveys.with_examples(self._first)
+        no_time_limit = not self._settings.statistics.wait_s
+        return found >= wanted or (found > 0 and self._waited and not no_time_limit)
+
+    def finish(self, wall: float) -> tuple[SaveSurvey, SaveAggregation, Log]:
+        """Write the constants into the model, as its first version to be trained."""
+        statistics = self._surveys.statistics(self._first)
+        devices = self._surveys.with_examples(self._first)
+        saved = self._ledger.standardize(statistics, wall)
+        self.deadline = None
+        told = Log("info", "statistics are in: training begins", {"devices": devices, "rows": statistics.rows})
+        return self._surveys.close(self._first, wall), saved, told
+
+    def open(self, event: SurveyRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
+        """Ask what an operator wants to know."""
+        survey = Survey(id=event.request_id, kind=event.kind, fraction=event.fraction, min_examples=event.min_examples)
+        together = [*self._surveys.announced, survey]
+        size = largest_manifest_bytes(self._settings, self._model, self._keys, together)
+        if size > MAX_MANIFEST_BYTES:
+            text = f"the manifest would have {size} bytes with it, at most {MAX_MANIFEST_BYTES} are allowed"
+            return [], Reply(request_id=event.request_id, error=f"no room for another survey: {text}")
+        try:
+            saved = self._surveys.open(survey, wall)
+        except CannotAsk as exc:
+            return [], Reply(request_id=event.request_id, error=str(exc))
+        return [saved], Reply(request_id=event.request_id, body={"survey": survey.id, "kind": survey.kind})
+
+    def close(self, event: SurveyCloseRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
+        """Ask no more."""
+        if event.survey == self._first and not self._ledger.trains:
+            text = "training waits for this survey; set [statistics] min_devices to fewer if they are too many"
+            return [], Reply(request_id=event.request_id, error=text)
+        try:
+            saved = self._surveys.close(event.survey, wall)
+        except CannotAsk as exc:
+            return [], Reply(request_id=event.request_id, error=str(exc))
+        return [saved], Reply(request_id=event.request_id, body={"survey": event.survey, "closed": True})
