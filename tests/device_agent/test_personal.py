@@ -15,6 +15,9 @@ from device_agent.adapters.workbench import Workbench
 from device_agent.commands import Evaluate, Train
 from device_agent.composing import update_of
 from device_agent.events import EvaluationDone, TrainingDone
+from device_agent.sensing.adapters.serving import Exchange
+from device_agent.sensing.recent import Recent
+from device_agent.sensing.rows import Row
 from models import Personal, build
 from protocol import tensors
 from protocol.chunks import blob_of, digest_of
@@ -275,3 +278,21 @@ def test_the_cache_stays_the_federation_s(tmp_path: Path) -> None:
     before = (tmp_path / "cache" / "model").read_bytes()
     person.done()
     assert (tmp_path / "cache" / "model").read_bytes() == before
+
+
+def test_predictions_are_by_the_device_s_own_parameters(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+    person.done()
+    person.announce(features={"channels": ["t"], "max_gap_s": 60, "window": 4, "compute": "raw"})
+    exchange = Exchange(ModelCache(tmp_path).open, tmp_path, tflite=False)
+    served = exchange.newest()
+    assert served is not None
+    recent = Recent(served.cut)
+    for number in range(4):
+        recent.add(Row(source="s", channels=("t",), values=(float(number),), time=1e9 + number))
+    answer = served.ask(recent)
+    assert answer is not None
+    own = person.split.overlaid(person.version, person.own)
+    mine, others = (person.model.predict(each, np.arange(4.0).reshape(1, 4))[0] for each in (own, person.version))
+    assert answer.output == pytest.approx(mine.tolist())
+    assert answer.output != pytest.approx(others.tolist())
