@@ -11,8 +11,9 @@ from device_agent.settings import MAX_MODEL_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_OWNED_BYTES = 4 * MAX_MODEL_BYTES + 64 * 1024
-"""Private parameters and a model of the device's own, each before and after a training; and the head."""
+MAX_OWNED_BYTES = 5 * MAX_MODEL_BYTES + 64 * 1024
+"""Private parameters and a model of the device's own, each before and after a training; a fine-tuned model; and the
+head."""
 
 BEFORE, AFTER = "before.", "after."
 
@@ -32,8 +33,10 @@ class Owned(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     incarnation: str
     sequence: int
     """Of the update that came of the last training."""
+    tuned: str = ""
+    """Digest of the version's parameters of which ``after.tuned`` was made."""
     arrays: dict[str, int]
-    """Number of float32 of each vector: ``before.private``, ``after.private``, and the same of ``local``."""
+    """Number of float32 of each vector: ``before.private``, ``after.private``, two ``local``, ``after.tuned``."""
 
     def why_not(self, federation: str, layout: str, private: str) -> str:
         """Return why it is of no use for this federation and model; empty when it is."""

@@ -38,6 +38,9 @@ class Personal:
     """Patterns of names of parameters (``head.*``; ``*`` is any text, ``?`` any character). None: all is shared."""
     private_epochs: int = 0
     """FedRep: so many epochs for the private parameters alone, then the plan's for the others alone. 0: together."""
+    fine_tune_epochs: int = 0
+    """So many epochs on its own data a device trains all parameters of a version before it predicts with them; the
+    result stays there. 0: none."""
     compare_local: bool = False
     """Whether devices also train a model on nothing but their own data, to compare with."""
 
@@ -48,6 +51,7 @@ class Personal:
         found = cls(
             private=fields.texts("private", MAX_PATTERNS, MAX_PATTERN, (), fewest=0),
             private_epochs=fields.integer("private_epochs", 0, MAX_EPOCHS, 0),
+            fine_tune_epochs=fields.integer("fine_tune_epochs", 0, MAX_EPOCHS, 0),
             compare_local=fields.boolean("compare_local", default=False),
         )
         fields.finish()
@@ -63,8 +67,19 @@ class Personal:
         return {
             "private": list(self.private),
             "private_epochs": self.private_epochs,
+            "fine_tune_epochs": self.fine_tune_epochs,
             "compare_local": self.compare_local,
         }
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a device has anything to keep to itself."""
+        return bool(self.private) or self.further
+
+    @property
+    def further(self) -> bool:
+        """Whether a device trains other models beside the one of its update."""
+        return bool(self.fine_tune_epochs or self.compare_local)
 
     def split(self, model: Model) -> Split:
         """Return which parameters of the model are private; raise ``PlanError`` when the patterns do not fit it.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from device_agent.adapters.leaving import TaskLeftError
+from device_agent.adapters.personalizing import LOCAL, PRIVATE, TUNED
 from models import StepLeftError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -32,13 +33,12 @@ def compared(  # noqa: PLR0917 - what is compared, on what
     data: Dataset | None,
     version: NDArray[np.float32],
     start: Start,
-    result: NDArray[np.float32],
-    local: NDArray[np.float32] | None,
+    made: Mapping[str, NDArray[np.float32]],
     stopped: Callable[[], bool],
 ) -> dict[str, dict[str, float]]:
-    """Return the metrics of the version as it came, with what is this device's own in it now, and of its own model."""
+    """Return the metrics of the version as it came, as this device predicts with it now, and of its own model."""
     if not start.digest:
         return {}
-    own = start.split.overlaid(version, start.split.private_of(result))
-    shown = {"global": version, "personal": own} | ({"local": local} if local is not None else {})
+    own = made[TUNED] if TUNED in made else start.split.overlaid(version, made[PRIVATE])
+    shown = {"global": version, "personal": own} | ({"local": made[LOCAL]} if LOCAL in made else {})
     return {name: measured(model, parameters, data, stopped) for name, parameters in shown.items()}

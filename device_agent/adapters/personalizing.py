@@ -18,6 +18,7 @@ from device_agent.owned import AFTER, BEFORE, Owned, of_state
 from models import Personal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import TypeAlias
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Vector: TypeAlias = NDArray[np.float32]
 
-PRIVATE, LOCAL = "private", "local"
+PRIVATE, LOCAL, TUNED = "private", "local", "tuned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,14 +65,15 @@ class Personalizer:
         personal = Personal.from_data(manifest.personal)
         split = personal.split(model)
         turn = self._belongings.turn
-        if not personal.private and not personal.compare_local:
+        if not personal.keeps:
             return Start(personal=personal, split=split, parameters=parameters, local=None, digest="", turn=turn)
         state, why_cold = self._state(manifest, split, name)
+        tuned = personal.fine_tune_epochs > 0 and TUNED in state
         private = state.setdefault(PRIVATE, split.private_of(parameters))
         return Start(
             personal=personal,
             split=split,
-            parameters=split.overlaid(parameters, private),
+            parameters=state[TUNED] if tuned else split.overlaid(parameters, private),
             local=state.get(LOCAL) if personal.compare_local else None,
             digest=_digest(personal, private),
             turn=turn,
@@ -79,18 +81,14 @@ class Personalizer:
             why_cold=why_cold,
         )
 
-    def keep(
-        self, start: Start, manifest: Manifest, name: tuple[str, int], result: Vector, local: Vector | None
-    ) -> str:
+    def keep(self, start: Start, manifest: Manifest, name: tuple[str, int], made: Mapping[str, Vector]) -> str:
         """Write down what came of the training; return why that could not be, or nothing.
 
-        ``local`` is the newer model of nothing but the device's own data; None: none was made this time.
+        ``made`` are the newer vectors; ``local`` stays as it was when there is none.
         """
         if not start.digest:
             return ""
-        after = start.state | {PRIVATE: start.split.private_of(result)}
-        if local is not None:
-            after[LOCAL] = local
+        after = {**start.state, **made}
         pairs = {BEFORE + key: vector for key, vector in start.state.items()}
         pairs |= {AFTER + key: vector for key, vector in after.items()}
         head = Owned(
@@ -99,6 +97,7 @@ class Personalizer:
             private=start.split.private.digest,
             incarnation=name[0],
             sequence=name[1],
+            tuned=manifest.parameters if TUNED in made else "",
             arrays={key: vector.size for key, vector in pairs.items()},
         )
         return self._belongings.write(start.turn, head, [_bytes(vector) for vector in pairs.values()])
@@ -114,16 +113,21 @@ class Personalizer:
 def personal_parameters(state_dir: Path, manifest: Manifest, model: Model, global_parameters: Vector) -> Vector:
     """Return the version's parameters with those of this device in it: what it predicts with.
 
-    Only reads; safe from any thread and process. Where there is nothing of its own yet, or nothing usable, the
-    version's are returned as they are. Raises ``PlanError`` when the manifest declares what does not fit its model.
+    Only reads; safe from any thread and process. With fine-tuning, what that made of this very version.
+
+    Where there is nothing of its own yet, or nothing usable, the version's are returned as they are. Raises
+    ``PlanError`` when the manifest declares what does not fit its model.
     """
-    split = Personal.from_data(manifest.personal).split(model)
-    if not split.private.size:
+    personal = Personal.from_data(manifest.personal)
+    split = personal.split(model)
+    if not personal.private and not personal.fine_tune_epochs:
         return global_parameters
     try:
         state = _kept(OwnedFile(state_dir).read(), manifest, split, None)
     except VectorFileError:
         return global_parameters
+    if personal.fine_tune_epochs and TUNED in state:
+        return state[TUNED]
     return split.overlaid(global_parameters, state[PRIVATE]) if PRIVATE in state else global_parameters
 
 
@@ -137,9 +141,11 @@ def _kept(
     if reason := head.why_not(manifest.federation, split.whole.digest, split.private.digest):
         raise VectorFileError(reason)
     state = {key: np.frombuffer(data, np.float32) for key, data in of_state(vectors, head.holds(name)).items()}
-    sizes = {PRIVATE: split.private.size, LOCAL: split.whole.size}
+    sizes = {PRIVATE: split.private.size, LOCAL: split.whole.size, TUNED: split.whole.size}
     if any(vector.size != sizes.get(key) for key, vector in state.items()):
         raise VectorFileError("it is damaged")
+    if name is not None or head.tuned != manifest.parameters:
+        state.pop(TUNED, None)  # of another version, and no training begins with it
     return state
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.leaving import TaskLeftError, never
 from device_agent.adapters.measuring import compared, measured
 from device_agent.adapters.model_cache import CacheError, read_model
-from device_agent.adapters.personalizing import Personalizer, Start
+from device_agent.adapters.personalizing import LOCAL, PRIVATE, TUNED, Personalizer, Start
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
 from device_agent.adapters.surveying import content_of
@@ -47,6 +48,7 @@ from protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from models import Pipeline
     from protocol.messages import Manifest
 
+    Vector: TypeAlias = NDArray[np.float32]
 
 SOFTWARE = f"NumPy {np.__version__} on {platform.machine()}"
 """Its shuffling and sums are those of a training; another version may do them otherwise."""
@@ -180,15 +183,15 @@ class Workbench:
         if not np.isfinite(delta).all():
             raise _TaskError("the training diverged: parameters are not finite any more", "model")
         encoded = _encoded(manifest.participation.codec, start.split.shared_of(delta), rng)
-        local = self._local(task, model, start, word)
-        # Stopped within the comparison: what there is is sent without it, or it might never come to its end.
-        asked = never if start.personal.compare_local and word.stopped() else word.stopped
+        made = self._own(task, model, start, parameters, result.parameters, word)
+        # Stopped within further trainings: what there is is sent without it, or it might never come to its end.
+        asked = never if start.personal.further and word.stopped() else word.stopped
         try:
             after = measured(model, result.parameters, samples.holdout, asked)
-            others = compared(model, samples.holdout, parameters, start, result.parameters, local, asked)
+            others = compared(model, samples.holdout, parameters, start, made, asked)
         except TaskLeftError:  # it is kept whole, and goes on with the measuring
             return self._set_aside(task, sitting, keeps=word.keeps(), rest_s=0.0)
-        if reason := self._personal.keep(start, manifest, name, result.parameters, local):
+        if reason := self._personal.keep(start, manifest, name, made):
             self._note(task, "private parameters could not be kept, those before stay", reason)
         return TrainingDone(
             task=task.task,
@@ -204,18 +207,32 @@ class Workbench:
             others=others,
         )
 
-    def _local(self, task: Train, model: Model, start: Start, word: Word) -> NDArray[np.float32] | None:
-        """Train the model of nothing but this device's data as far as the other one; None: not wanted, or stopped."""
-        if not start.personal.compare_local:
-            return None
-        # Another stream of chance than the update's, which is the same whether there is a comparison or not.
-        rng = self._rng(task.manifest, task.contribution, 1)
-        begun = start.local if start.local is not None else model.init(rng)
-        training = Training(
-            model, with_constants(model, begun, start.parameters), self._supply.held.train, _plan(task.manifest), rng
-        )
+    def _own(  # noqa: PLR0917 - of what, by what
+        self, task: Train, model: Model, start: Start, version: Vector, result: Vector, word: Word
+    ) -> dict[str, Vector]:
+        """Return what of the training stays here: private parameters, and further models where they are wanted.
+
+        One that is stopped, or diverged, is left out. Each has a stream of chance of its own, so that an update is the
+        same with and without them.
+        """
+        personal, plan = start.personal, _plan(task.manifest)
+        made = {PRIVATE: start.split.private_of(result)}
+        if personal.compare_local:
+            rng = self._rng(task.manifest, task.contribution, 1)
+            begun = start.local if start.local is not None else model.init(rng)
+            made |= self._further(LOCAL, model, with_constants(model, begun, start.parameters), plan, rng, word)
+        if personal.fine_tune_epochs:
+            rng = self._rng(task.manifest, task.contribution, 2)
+            begun = start.split.overlaid(version, made[PRIVATE])
+            made |= self._further(TUNED, model, begun, replace(plan, epochs=personal.fine_tune_epochs), rng, word)
+        return made
+
+    def _further(  # noqa: PLR0917 - a training, and what it is called
+        self, name: str, model: Model, begun: Vector, plan: TrainingPlan, rng: np.random.Generator, word: Word
+    ) -> dict[str, Vector]:
+        training = Training(model, begun, self._supply.held.train, plan, rng)
         finished = training.run(word.wait_and_stop, word.stopped)
-        return training.parameters if finished and np.isfinite(training.parameters).all() else None
+        return {name: training.parameters} if finished and np.isfinite(training.parameters).all() else {}
 
     def _begin(
         self, task: Train, model: Model, start: Start, plan: TrainingPlan

@@ -58,7 +58,7 @@ def test_what_is_shared_is_the_average_and_what_is_private_stays() -> None:
     assert np.array_equal(SPLIT.shared_of(vector(found)), expected)
     assert np.array_equal(SPLIT.private_of(vector(found)), SPLIT.private_of(before))
     manifest = decode_manifest(found.broker[found.topics.current_model])
-    assert manifest.personal == {"private": ["dense1.*"], "private_epochs": 0, "compare_local": False}
+    assert manifest.personal == Personal.from_data(PRIVATE).to_data()
     assert manifest.layout == build(MLP).layout.digest, "the blob goes on holding everything"
 
 

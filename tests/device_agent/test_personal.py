@@ -296,3 +296,28 @@ def test_predictions_are_by_the_device_s_own_parameters(tmp_path: Path) -> None:
     mine, others = (person.model.predict(each, np.arange(4.0).reshape(1, 4))[0] for each in (own, person.version))
     assert answer.output == pytest.approx(mine.tolist())
     assert answer.output != pytest.approx(others.tolist())
+
+
+@pytest.mark.parametrize("private", [["dense1.*"], []])
+def test_a_version_is_fine_tuned_before_it_is_predicted_with(tmp_path: Path, private: list[str]) -> None:
+    plain = Person(tmp_path / "plain", {"private": private} if private else {"compare_local": True}).done()
+    person = Person(tmp_path, {"private": private, "fine_tune_epochs": 4})
+    done = person.done()
+    assert done.delta == plain.delta, "it is in no update"
+
+    found = personal_parameters(tmp_path, person.manifest, person.model, person.version)
+    assert not np.array_equal(person.split.shared_of(found), person.split.shared_of(person.version))
+    assert done.others["personal"] == person.model.evaluate(found, samples(person)).summary()
+    bench, _ = person.process()
+    with ModelCache(tmp_path).open() as file:
+        evaluated = bench.evaluate(Evaluate(task=2, manifest=person.manifest), file, Word())
+    assert isinstance(evaluated, EvaluationDone)
+    assert evaluated.metrics == done.others["personal"]
+
+    person.publish(5)
+    assert person.own.size == person.split.private.size, "another version is not what was tuned"
+    person.sequence = 2
+    again = person.done()
+    trained = person.file.read_bytes()
+    assert same(person.done(), again), "nor does a training begin with it"
+    assert person.file.read_bytes() == trained

@@ -74,7 +74,9 @@ def test_what_does_not_fit_is_refused(data: dict[str, Any], text: str) -> None:
 
 
 def test_data_there_and_back() -> None:
-    personal = Personal.from_data({"private": ["dense1.*"], "private_epochs": 2, "compare_local": True})
+    personal = Personal.from_data(
+        {"private": ["dense1.*"], "private_epochs": 2, "fine_tune_epochs": 3, "compare_local": True}
+    )
     assert Personal.from_data(personal.to_data()) == personal
 
 
