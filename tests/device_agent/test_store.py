@@ -144,6 +144,29 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
     assert (tmp_path / FILE_NAME).read_bytes() == before
 
 
+def test_a_file_from_before_reports_goes_on(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.persist(put(1))
+    store.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("ALTER TABLE outbox DROP COLUMN survey")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    assert [entry.sequence for entry in peek(tmp_path)[2]] == [1]
+
+    store = opened(tmp_path)
+    report = OutboxRow(
+        entry=OutboxEntry(sequence=2, epoch="e" * 16, base_version=0, size=1, survey="5" * 16), payload=b"r"
+    )
+    store.persist(Persist(state=DurableState(next_sequence=3, answered=["5" * 16]), put=report))
+    store.close()
+    store = opened(tmp_path)
+    _, durable, entries = store.restore()
+    assert durable.answered == ["5" * 16]
+    assert [(entry.sequence, entry.kind) for entry in entries] == [(1, "updates"), (2, "reports")]
+    store.close()
+
+
 @pytest.mark.parametrize(("device", "federation"), [("b", "f"), ("a", "g")])
 def test_a_file_of_another_device_is_refused(tmp_path: Path, device: str, federation: str) -> None:
     opened(tmp_path).close()

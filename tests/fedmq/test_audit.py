@@ -83,3 +83,32 @@ def test_every_kind_of_fault_is_found(devices: list[DeviceBooks], books: Aggrega
 
     assert not verdict.holds
     assert any(fault in found for found in verdict.faults), verdict.faults
+
+
+ANSWERING = replace(SECOND, next_sequence=5, reports_created=2, reports_accepted=1, reports_waiting=frozenset({4}))
+ANSWERED = replace(BOOKS, reports=(("two", B, 3),))
+
+
+def test_reports_take_numbers_and_count_as_no_updates() -> None:
+    verdict = audit([FIRST, ANSWERING], ANSWERED)
+    assert verdict.holds, verdict.faults
+    assert (verdict.created, verdict.accepted, verdict.taken_in) == (7, 5, 5)
+    under_way = replace(ANSWERED, reports=(*ANSWERED.reports, ("two", B, 4)))
+    assert audit([FIRST, ANSWERING], under_way).holds
+
+
+@pytest.mark.parametrize(
+    ("device", "reports", "fault"),
+    [
+        (ANSWERING, (("two", B, 3), ("two", B, 3)), "two: update 3 was counted 2 times"),
+        (ANSWERING, (("two", B, 2),), "two: update 2 was counted 2 times"),
+        (replace(ANSWERING, reports_created=1), (("two", B, 3),), "but gave out 4 numbers"),
+        (replace(ANSWERING, reports_accepted=0), (("two", B, 3),), "created 2 reports, but can account for 1"),
+        (replace(ANSWERING, reports_accepted=0, reports_refused=1), (("two", B, 3),), "1 reports were taken in"),
+        (ANSWERING, (("two", B, 3), ("two", B, 9)), "update 9 exists, but was never made"),
+        (ANSWERING, (("two", B, 3), ("two", A, 1)), "of an outbox that no device has"),
+    ],
+)
+def test_reports_that_do_not_add_up(device: DeviceBooks, reports: tuple[tuple[str, str, int], ...], fault: str) -> None:
+    found = audit([FIRST, device], replace(BOOKS, reports=reports)).faults
+    assert any(fault in each for each in found), found
