@@ -56,6 +56,19 @@ class Program:
         """Return the largest resident memory so far."""
         return self._status("VmHWM")
 
+    def wake_ups(self) -> int:
+        """Return how often one of the threads has gone to sleep so far, and so has been awake."""
+        found = 0
+        for status in Path(f"/proc/{self.pid}").glob("task/*/status"):
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            found += int(lines["voluntary_ctxt_switches"])
+        return found
+
+    def written(self) -> tuple[int, int]:
+        """Return the bytes handed to files so far, and those of the blocks that this changed (0 on a RAM disk)."""
+        lines = dict(line.split(": ") for line in Path(f"/proc/{self.pid}/io").read_text().splitlines())
+        return int(lines["wchar"]), int(lines["write_bytes"])
+
     def _status(self, name: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith(name + ":"):
