@@ -21,7 +21,7 @@ from tests.support.federation import Federation, wait_until
 
 IDLE_MB = 30.5
 TRAINED_MB = 51.0
-"""The design has 30 and 50, which ``benchmarks.thrift`` judges by; a little more, for the libraries of other machines."""
+"""The design has 30 and 50, which ``benchmarks.thrift`` judges by; a little more, for other machines' libraries."""
 
 THREADS = 3
 """The worker, the network, the trainer. BLAS has none of its own."""
