@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,8 +15,10 @@ from aggregator.configuration import AggregatorSettings
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, MetricsDue, ScheduleDue, StoreFailed, Tick
 from aggregator.keyring import NO_KEYS, Keyring
-from aggregator.records import Aggregation, JournalEntry, Restored, VersionRecord
-from models import build
+from aggregator.records import Aggregation, Answer, JournalEntry, Restored, SurveyRecord, VersionRecord
+from models import Metrics, build
+from models.answering import metrics_to_data
+from models.statistics import FeatureStatistics
 from protocol.link import LinkEvent, LinkUp
 from tests.simulation.broker import Broker, Link
 from tests.simulation.world import Alarm, World
@@ -43,6 +45,10 @@ def _parted(commands: list[do.Command]) -> tuple[list[do.StoreCommand], list[do.
     return stored, rest
 
 
+def _data_of(total: FeatureStatistics | Metrics) -> dict[str, Any]:
+    return total.to_data() if isinstance(total, FeatureStatistics) else metrics_to_data(total)
+
+
 class Store:
     """What a disk would hold: the last committed state, whole."""
 
@@ -54,6 +60,7 @@ class Store:
         self.versions: list[VersionRecord] = [version]
         self.aggregations: list[Aggregation] = []
         self.journalled = 0
+        self.answers: list[Answer] = []
 
     def apply(self, commands: list[do.StoreCommand]) -> None:
         for command in commands:
@@ -62,6 +69,10 @@ class Store:
                     self._journal(entry)
                 case do.SaveAggregation():
                     self._save(command)
+                case do.SaveSurvey():
+                    self._ask(command)
+                case do.SaveAnswer():
+                    self._answered(command)
                 case do.SaveIssued(issued):
                     self.restored = replace(self.restored, issued=issued)
                 case do.SaveFleet():
@@ -72,6 +83,22 @@ class Store:
         sequences = {**self.restored.sequences, (line.device_id, line.incarnation): line.sequence}
         self.restored = replace(self.restored, journal=(*self.restored.journal, entry), sequences=sequences)
         self.journalled += 1
+
+    def _ask(self, command: do.SaveSurvey) -> None:
+        record = SurveyRecord(
+            survey=command.survey, opened=0.0, total=_data_of(command.total), answered=(), with_examples=0
+        )
+        self.restored = replace(self.restored, surveys=(*self.restored.surveys, record))
+
+    def _answered(self, command: do.SaveAnswer) -> None:
+        answer = command.answer
+        (record,) = self.restored.surveys
+        assert answer.device_id not in record.answered, "a device counted twice"
+        answered = (*record.answered, answer.device_id)
+        record = replace(record, answered=answered, total=_data_of(command.total), with_examples=len(answered))
+        sequences = {**self.restored.sequences, (answer.device_id, answer.incarnation): answer.sequence}
+        self.restored = replace(self.restored, surveys=(record,), sequences=sequences)
+        self.answers.append(answer)
 
     def _save(self, command: do.SaveAggregation) -> None:
         self.aggregations.append(command.aggregation)

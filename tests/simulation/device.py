@@ -14,12 +14,15 @@ from device_agent.adapters.patching import PatchError, patched
 from device_agent.core import DeviceCore
 from device_agent.policy import Readings
 from device_agent.records import OutboxRow, RestoredState
-from device_agent.sealing import sealed
+from device_agent.sealing import sealed, sealed_answer
 from device_agent.settings import AgentSettings
+from models.answering import metrics_to_data
+from models.metrics import ClassificationMetrics
 from protocol import tensors
 from protocol.chunks import digest_of
 from protocol.link import LinkEvent
 from protocol.messages import Manifest, ModelUpdate, SealedUpdate, decode_update
+from protocol.surveys import pack_content
 from tests.simulation.broker import Broker, Link
 from tests.simulation.world import Alarm, World
 
@@ -71,6 +74,12 @@ class DeviceProcess:
         self.disk = Disk(f"{world.rng.getrandbits(64):016x}")
         self.created: dict[tuple[str, str, int], ModelUpdate] = {}
         """Every update that was ever committed to the outbox, by identity."""
+        self.reports: set[tuple[str, str, int]] = set()
+        """Every report that was ever committed to the outbox."""
+        self.measured = ClassificationMetrics(
+            count=size + len(settings.device.id), correct=int(40 / training_s) % size, loss_sum=training_s
+        )
+        """What it answers an evaluation with."""
         self.held: dict[int, str] = {}
         """Digest of the parameters of every version that was ever cached."""
         self.starts = self.crashes = 0
@@ -145,6 +154,8 @@ class DeviceProcess:
                 pass
             case do.Train():
                 self._train(command)
+            case do.Answer():
+                self._answer(command)
             case do.Exit():
                 self.alive = False
                 self._alarm.cancel()
@@ -173,8 +184,11 @@ class DeviceProcess:
             return
         sequence = command.put.entry.sequence
         identity = (self.name, self.disk.state.incarnation, sequence)
-        assert identity not in self.created, "a sequence number was used twice"
-        self.created[identity] = self._as_made(command.put.payload)
+        assert identity not in self.created.keys() | self.reports, "a sequence number was used twice"
+        if command.put.entry.survey:
+            self.reports.add(identity)
+        else:
+            self.created[identity] = self._as_made(command.put.payload)
         self.disk.rows[sequence] = command.put
         assert not command.recoverable, "an update must not get lost"
         self.disk.sync()
@@ -190,6 +204,17 @@ class DeviceProcess:
             return self.keys.opener.open(update)
         assert isinstance(update, ModelUpdate)
         return update
+
+    def _answer(self, command: do.Answer) -> None:
+        start = self.starts
+        content = pack_content({"examples": self.measured.count, "metrics": metrics_to_data(self.measured)})
+        done = ev.SurveyAnswered(task=command.task, survey=command.survey, content=content)
+
+        def finish() -> None:
+            if self.alive and start == self.starts:
+                self.take(sealed_answer(done, command, self.name))
+
+        self.world.after(self.training_s / 4, finish)
 
     def _train(self, command: do.Train) -> None:
         start = self.starts

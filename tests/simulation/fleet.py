@@ -132,13 +132,25 @@ class Fleet:
             counts = device.disk.state.durable.counters
             settled = counts.updates_accepted + counts.updates_duplicate + counts.updates_stale
             settled += counts.updates_rejected + counts.updates_dropped
-            assert counts.updates_created == len(device.created) == settled + len(device.disk.rows)
+            waiting = sum(row.entry.kind == "updates" for row in device.disk.rows.values())
+            assert counts.updates_created == len(device.created) == settled + waiting
+            self._check_reports(device)
             mine = sum(identity[0] == device.name for identity in accepted)
             # Accepted but not yet, or never, told: still in the outbox, or dropped from it.
             assert counts.updates_accepted + counts.updates_duplicate <= mine
             assert mine <= counts.updates_accepted + counts.updates_duplicate + len(device.disk.rows) + (
                 counts.updates_dropped + counts.updates_stale
             )
+
+    def _check_reports(self, device: DeviceProcess) -> None:
+        counts = device.disk.state.durable.counters
+        settled = counts.reports_accepted + counts.reports_duplicate + counts.reports_stale
+        settled += counts.reports_rejected + counts.reports_dropped
+        waiting = sum(row.entry.kind == "reports" for row in device.disk.rows.values())
+        assert counts.reports_created == len(device.reports) == settled + waiting
+        assert counts.reports_rejected == 0
+        answered = [a for a in self.aggregator.store.answers if a.device_id == device.name]
+        assert {(a.device_id, a.incarnation, a.sequence) for a in answered} <= device.reports
 
     def _check_models(self) -> None:
         """Whichever way a device came by a version, it held the very bits of it."""
