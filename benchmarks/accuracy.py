@@ -60,7 +60,7 @@ TASKS = {
 
 def mnist(path: Path, model: Model, seed: int) -> tuple[list[Dataset], Dataset]:
     """Return ten devices' digits and the test digits."""
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         x, y, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     rng = np.random.default_rng(seed)
     owner = np.empty(len(y), np.int64)
@@ -79,7 +79,7 @@ def _pixels(model: Model, x: NDArray[Any], y: NDArray[Any]) -> Dataset:
 
 def har(path: Path, model: Model, _seed: int) -> tuple[list[Dataset], Dataset]:
     """Return the windows of 21 people, a device each, and those of the nine others together."""
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         x, y, subject = file["x"].astype(np.float32), file["y"], file["subject"]
     flat = x.reshape(len(x), -1)
     seen = [person for person in np.unique(subject) if person not in _UNSEEN]

@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
             continue
         failed = {}
         for path in sorted(folder.glob("*.tflite")):
-            with np.load(path.with_suffix(".npz")) as arrays:
+            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
                 x = arrays["x"]
             try:
                 np.savez(path.with_suffix(".answer.npz"), y=run(make, path.read_bytes(), x))
