@@ -221,6 +221,7 @@ def where_next(program: str, kept: str | None) -> Text:
     steps = [
         (f"{program} demo --chaos", "the same, while everything gets killed"),
         (f"{program} demo --secure", "with certificates, signed models, sealed updates"),
+        (f"{program} demo --sensors", "devices collect what they learn from, and predict"),
         (f"{program} init my-fleet", "commented configurations, to try on one machine"),
         (f"{program} monitor --help", "this table for any running federation"),
         ("docs/security.md", "a fleet of your own, from nothing"),
