@@ -45,7 +45,8 @@ def report_table(found: Mapping[str, Any]) -> RenderableType:
 
 def _statistics(found: Mapping[str, Any]) -> list[RenderableType]:
     names = ("mean", "deviation", "minimum", "p10", "p50", "p90", "maximum")
-    table = _table("feature", *names, "missing")
+    # A short word for the deviation: nine columns are as many as 80 characters hold.
+    table = _table("feature", *("std" if name == "deviation" else name for name in names), "missing")
     for feature in found["features"][:MAX_FEATURES]:
         table.add_row(str(feature["feature"]), *(_number(feature[name]) for name in names), f"{feature['missing']:,}")
     parts: list[RenderableType] = [table]
