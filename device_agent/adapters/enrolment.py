@@ -32,7 +32,9 @@ from protocol.toml_block import with_block, with_value
 
 CONFIGURATION = "agent.toml"
 SYSTEM_FOLDER = Path("/etc/fedmq")
-"""Where a device of its own has its identity; its state is in ``/var/lib`` then."""
+"""Where a device of its own has its identity, and in folders there one that takes part in several federations."""
+SYSTEM_STATE = "/var/lib/fedmq/agent"
+"""The state of such a device; of those in folders with ``-NAME`` behind."""
 _FOLDER = "identity-"
 _TEMPORARY = ".fedmq-tmp-"
 
@@ -209,14 +211,21 @@ def _owner_of(user: str | None) -> tuple[int, int] | None:
 
 
 def _fresh(bundle: bundles.Bundle, folder: Path) -> str:
-    """Return the bundle's configuration; away from ``/etc`` its state lies beside it, where its user may write."""
+    """Return the bundle's configuration, with the state where its user may write."""
     text = bundle.files["configuration"]
     if folder.absolute() == SYSTEM_FOLDER:
         return text
     try:
-        return with_value(text, "device", "state_dir", str(folder.absolute() / "state"))
+        return with_value(text, "device", "state_dir", _state_dir(folder.absolute()))
     except ValueError:
         return text  # says nothing of it; whatever is wrong with that is told when it is checked
+
+
+def _state_dir(folder: Path) -> str:
+    """Return where the unit ``fedmq-agent@NAME`` may write, for ``/etc/fedmq/NAME``; elsewhere a folder beside."""
+    if folder.parent == SYSTEM_FOLDER:
+        return f"{SYSTEM_STATE}-{folder.name}"
+    return str(folder / "state")
 
 
 def _configuration_aside(target: Path, text: str, wish: Wish, folder: str) -> Path:

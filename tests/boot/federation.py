@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.boot.board import Board
@@ -117,13 +118,18 @@ def follow_the_operations(board: Board) -> None:
 
 def with_model(configuration: str) -> str:
     """Return what ``provision`` wrote with a small model in place of the one that it suggests."""
+    return without_tables(configuration, {"model", "schedule", "participation"}) + MODEL
+
+
+def without_tables(configuration: str, names: Collection[str]) -> str:
+    """Return the file without these tables; TOML has no table twice."""
     kept, skip = [], False
     for line in configuration.splitlines():
         if line.startswith("["):
-            skip = line.split("]")[0] in {"[model", "[schedule", "[participation"}
+            skip = line[1:].split("]")[0] in names
         if not skip:
             kept.append(line)
-    return "\n".join(kept) + "\n" + MODEL
+    return "\n".join(kept) + "\n"
 
 
 def versions(board: Board) -> int:
@@ -133,7 +139,7 @@ def versions(board: Board) -> int:
     return max((int(line["version"]) for line in json.loads(told.stdout)), default=0) if told.returncode == 0 else 0
 
 
-def device_state(board: Board) -> dict[str, object]:
+def device_state(board: Board, device: str = "press-001") -> dict[str, object]:
     """Return the retained state of the device, as a monitor sees it over TLS."""
     script = """
 import json, pathlib
@@ -144,6 +150,6 @@ for name in ("certificate", "key", "ca"):
     if not board.exists("/run/monitor-key"):
         board.run("python3", "-c", script)
     tls = ["--cafile", "/run/monitor-ca", "--cert", "/run/monitor-certificate", "--key", "/run/monitor-key"]
-    topic = "fedmq/v1/plant/device/press-001/state"
+    topic = f"fedmq/v1/plant/device/{device}/state"
     told = board.start("mosquitto_sub", "-h", "localhost", "-p", "8883", *tls, "-t", topic, "-C", "1", "-W", "5")
     return json.loads(told.stdout) if told.stdout.startswith("{") else {}

@@ -157,9 +157,6 @@ def test_several_agents_on_one_device(board: Board) -> None:
     board.run("fedmq", "provision", "device", "press-002", "--keystore", "/root/keystore")
     arguments = ["--data", "/srv/samples.npz", "--owner", "fedmq-agent", "--to", "/etc/fedmq/hall-2"]
     board.run("fedmq-agent", "enroll", bundle, *arguments)
-    board.run(
-        "sed", "-i", "s#^state_dir = .*#state_dir = '/var/lib/fedmq/agent-hall-2'#", "/etc/fedmq/hall-2/agent.toml"
-    )
     board.run("systemctl", "enable", "--now", "fedmq-agent@hall-2")
     board.wait(lambda: "connected" in board.show("fedmq-agent@hall-2.service", "StatusText"), "the second one")
     assert "press-002" in board.journal("--unit", "fedmq-agent@hall-2.service")

@@ -101,6 +101,14 @@ def test_away_from_etc_its_state_lies_beside_its_identity(board: Board) -> None:
     assert board.settings().device.state_dir == "/mnt/flash/agent", "what its owner set stays"
 
 
+def test_one_of_several_federations_has_its_state_where_its_unit_may_write(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "SYSTEM_FOLDER", board.etc.parent)
+    board.enroll(board.bundle("press-01"))
+    assert board.settings().device.state_dir == f"/var/lib/fedmq/agent-{board.etc.name}"
+
+
 def test_the_same_bundle_again_changes_nothing(board: Board) -> None:
     board.enroll(board.bundle("press-01"))
     before = sorted(path.name for path in board.etc.rglob("*"))
