@@ -81,7 +81,7 @@ def enroll(bundle: Path, folder: Path, *, data: str | None, owner: str | None, r
     for remark in done.remarks:
         _say(f"note: {remark}")
     _say(f"delete {bundle}: who has it is this device too; and then:")
-    _say(f"  fedmq-agent run --config {done.configuration}")
+    _say(f"  {enrolment.next_step(done.configuration, kept=done.kept)}")
     return 0
 
 

@@ -33,6 +33,7 @@ from protocol.toml_block import with_block, with_value
 CONFIGURATION = "agent.toml"
 SYSTEM_FOLDER = Path("/etc/fedmq")
 """Where a device of its own has its identity, and in folders there one that takes part in several federations."""
+UNITS = Path("/etc/systemd/system")
 SYSTEM_STATE = "/var/lib/fedmq/agent"
 """The state of such a device; of those in folders with ``-NAME`` behind."""
 _FOLDER = "identity-"
@@ -226,6 +227,16 @@ def _state_dir(folder: Path) -> str:
     if folder.parent == SYSTEM_FOLDER:
         return f"{SYSTEM_STATE}-{folder.name}"
     return str(folder / "state")
+
+
+def next_step(configuration: Path, *, kept: bool) -> str:
+    """Return the command that has the agent take part: by its unit, where there is one for this configuration."""
+    folder = configuration.parent.absolute()
+    names = {SYSTEM_FOLDER: "fedmq-agent", SYSTEM_FOLDER / folder.name: f"fedmq-agent@{folder.name}"}
+    name = names.get(folder)
+    if name is None or not (UNITS / "fedmq-agent.service").exists():
+        return f"fedmq-agent run --config {configuration}"
+    return f"sudo systemctl {'restart' if kept else 'enable --now'} {name}"
 
 
 def _configuration_aside(target: Path, text: str, wish: Wish, folder: str) -> Path:

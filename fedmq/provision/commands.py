@@ -33,6 +33,7 @@ FAILURES = (KeystoreError, IndexDamagedError, NameRefusedError, InventoryError, 
 """Told in a line; whatever else comes is a mistake of ours."""
 
 EXIT_FOUND = 1
+INSTALLED = Path("/usr/local/bin/fedmq")
 MAX_TOLD = 5
 WIDE = 250
 """Columns where there is no terminal: a line of a table is to stay one line for who searches in it."""
@@ -235,7 +236,9 @@ def put_in_place(folder: Path, what: set[What], root: Path, owner: str = "") -> 
             say("next:")
             if owner:
                 say(f"  sudo install -d -m 700 -o {owner} {AGGREGATOR_STATE}      # or another state_dir of {owner}'s")
-            say(f"  fedmq-aggregator run --config {root / 'etc/fedmq/aggregator/aggregator.toml'}")
+            unit = (root / "etc/systemd/system/fedmq-aggregator.service").exists()
+            by_hand = f"fedmq-aggregator run --config {root / 'etc/fedmq/aggregator/aggregator.toml'}"
+            say(f"  {'sudo systemctl enable --now fedmq-aggregator' if unit else by_hand}")
 
 
 # -- how it is said
@@ -252,8 +255,10 @@ def console() -> Console:
 
 
 def own_command(folder: Path, rest: str, *, root: bool = False) -> str:
-    """Return a command as it can be typed from here; sudo knows neither our PATH nor our environment."""
-    program = str(Path(sys.executable).parent / "fedmq") if root or not shutil.which("fedmq") else "fedmq"
+    """Return a command as it can be typed from here; sudo knows the installer's link alone, which outlives versions."""
+    ours = Path(sys.executable).parent / "fedmq"
+    linked = INSTALLED.exists() and INSTALLED.resolve() == ours.resolve()
+    program = str(ours) if not linked and (root or not shutil.which("fedmq")) else "fedmq"
     place = "" if folder == Path("keystore") and not root else f" --keystore {shlex.quote(str(folder.resolve()))}"
     return f"{'sudo ' if root else ''}{shlex.quote(program)} provision {rest}{place}"
 

@@ -109,6 +109,18 @@ def test_one_of_several_federations_has_its_state_where_its_unit_may_write(
     assert board.settings().device.state_dir == f"/var/lib/fedmq/agent-{board.etc.name}"
 
 
+def test_where_the_units_are_the_next_step_is_to_start_one(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "UNITS", tmp_path)
+    (tmp_path / "fedmq-agent.service").touch()
+    assert "fedmq-agent run --config" in board.enroll(board.bundle("press-01"))
+    monkeypatch.setattr(enrolment, "SYSTEM_FOLDER", board.etc.parent)
+    assert enrolment.next_step(board.configuration, kept=False) == "sudo systemctl enable --now fedmq-agent@etc"
+    monkeypatch.setattr(enrolment, "SYSTEM_FOLDER", board.etc)
+    assert "sudo systemctl restart fedmq-agent\n" in board.enroll(board.bundle("press-01"))
+
+
 def test_the_same_bundle_again_changes_nothing(board: Board) -> None:
     board.enroll(board.bundle("press-01"))
     before = sorted(path.name for path in board.etc.rglob("*"))
