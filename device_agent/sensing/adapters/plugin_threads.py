@@ -46,7 +46,7 @@ def load_plugin(name: str) -> Callable[[dict[str, Any]], Any]:
     """Return what the entry point names; raise ``PluginError``."""
     found = entry_points(group=GROUP)
     if name not in found.names:
-        raise PluginError(f"no plug-in {name!r} is installed; there are {sorted(found.names)}")
+        raise PluginError(f"no plug-in {name!r} is installed; there are: {', '.join(sorted(found.names)) or 'none'}")
     try:
         loaded: Callable[[dict[str, Any]], Any] = found[name].load()
     except Exception as exc:
@@ -115,7 +115,7 @@ class PluginThread:
             why = f"{type(exc).__name__}: {exc}"
         if not self._stop.is_set():
             self.intake.trouble = f"plug-in: {printable(why)}"[:160]
-            log.warning("source %s: the plug-in %s is started again later", self.name, printable(why)[:400])
+            log.warning("source %s: plug-in: %s; it is started again later", self.name, printable(why)[:400])
             # This thread may still be alive when it is looked at; then it is looked at again.
             self._ending = True
             self.next_at = 0.0
