@@ -32,7 +32,7 @@ port = 1883
 #   key = "aggregator.key"              # chmod 600
 
 [model]                                 # devices build it from this description; no code is sent
-kind = "mlp"                            # softmax, linear, mlp
+kind = "mlp"                            # softmax, linear, mlp; CNNs, GRU, autoencoder: docs/models.md
 inputs = 64                             # features per example
 hidden = [32]                           # mlp only: neurons per hidden layer
 outputs = 10                            # classes, or values of a regression
@@ -124,6 +124,7 @@ port = 1883
 #   certificate = "device-1.pem"
 #   key = "device-1.key"                # chmod 600
 
+# A device that collects its examples from sensors has tables [sources.NAME] instead of a path: docs/operations.md.
 [data]
 path = "samples.npz"                    # .npz with arrays x (examples, features) and y, or .csv with a header line
 # label = "label"                       # csv only: the column to be learned
