@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from protocol.fields import Token
 
 
-class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One key's word for a body."""
 
     key: Token
@@ -17,7 +17,9 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
-class Signed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="signed"):
+class Signed(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="signed"
+):
     """The envelope of manifests and commands. The body is bytes, so that it is verified before it is read."""
 
     body: bytes

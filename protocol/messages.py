@@ -2,6 +2,9 @@
 
 Order of the checks: size, then msgpack syntax under limits, then names and types, then finiteness. Whatever is wrong,
 one exception comes out, ``ProtocolError``, and names the fault. The wire form is described in docs/protocol.md.
+
+A field whose value is its default is left out. So what is added later, with a default that means "not used", disturbs
+nobody who does not know it, until it is used; then he refuses the message, and says why.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ MAX_MANIFEST_BYTES = 4096
 MAX_UPDATE_BYTES = 256 * 1024 * 1024
 
 
-class BlobRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BlobRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Names an immutable byte string and how it is cut into retained chunks."""
 
     digest: Digest
@@ -67,14 +70,14 @@ class BlobRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return -(-self.total_bytes // self.chunk_bytes)
 
 
-class DeltaRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeltaRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A way to the new version for who holds an older one: ``parameters(base) + decode(blob)`` in float32."""
 
     base_version: Version
     blob: BlobRef
 
 
-class Participation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Participation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Who takes part in this version, and how updates are to be sent."""
 
     codec: CodecName = "int8"
@@ -85,7 +88,7 @@ class Participation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How many updates of one device one version may hold."""
 
 
-class Sealing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Sealing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How updates are to be sealed (see ``protocol.sealing``)."""
 
     suite: SealingSuite
@@ -98,7 +101,9 @@ class Sealing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"a key of {len(self.key)} bytes where {self.suite} has {wanted}")
 
 
-class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="manifest"):
+class Manifest(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="manifest"
+):
     """Announces the current version: all that a device needs to fetch, check, build and train it."""
 
     federation: Identifier
@@ -135,7 +140,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     """Updates must be sealed to this key; None: they travel in the clear."""
 
 
-class ModelUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="update"):
+class ModelUpdate(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="update"
+):
     """One device's contribution, relative to the version that it started from.
 
     Identity: ``(device_id, incarnation, sequence)``. The sequence is durable in the device's outbox and only grows;
@@ -157,7 +164,9 @@ class ModelUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     metrics: Metrics = {}
 
 
-class SealedUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="sealed"):
+class SealedUpdate(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="sealed"
+):
     """A ``ModelUpdate`` of which brokers see only whose it is. The clear fields are bound to the sealed ones."""
 
     federation: Identifier
@@ -172,7 +181,7 @@ class SealedUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """HPKE's encapsulated key and ciphertext of an ``UpdateContent``."""
 
 
-class UpdateContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UpdateContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is sealed: the fields of a ``ModelUpdate`` that are nobody's business on the way."""
 
     num_examples: Count
@@ -183,7 +192,9 @@ class UpdateContent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     metrics: Metrics = {}
 
 
-class UpdateChunk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="chunk"):
+class UpdateChunk(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="chunk"
+):
     """A piece of an encoded update or report, sealed or not, that is too large for one MQTT message."""
 
     federation: Identifier
@@ -196,7 +207,9 @@ class UpdateChunk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     data: bytes
 
 
-class UpdateProbe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="probe"):
+class UpdateProbe(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="probe"
+):
     """Asks what became of an update, before its chunks are sent again; the answer is a receipt."""
 
     federation: Identifier
@@ -208,7 +221,9 @@ class UpdateProbe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 ReceiptStatus: TypeAlias = Literal["accepted", "duplicate", "stale", "rejected", "retry"]
 
 
-class Receipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="receipt"):
+class Receipt(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="receipt"
+):
     """What became of one update. All but ``retry`` are final: the device forgets the update."""
 
     federation: Identifier
@@ -229,7 +244,9 @@ class Receipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 CommandAction: TypeAlias = Literal["pause", "resume", "evaluate", "forget"]
 
 
-class DeviceCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="command"):
+class DeviceCommand(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="command"
+):
     """An operator's wish to one device or to all."""
 
     federation: Identifier
@@ -354,7 +371,11 @@ def _converted(body: Any, wanted: Any) -> Any:  # noqa: ANN401 - msgspec makes t
         # Without builtin_types a text in the place of bytes would be taken for base64.
         return msgspec.convert(body, wanted, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, RecursionError) as exc:
-        raise ProtocolError(f"wrong message: {exc}"[:400]) from exc
+        raise ProtocolError(f"wrong message: {exc}"[:400] + _advice(exc)) from exc
+
+
+def _advice(fault: Exception) -> str:
+    return "; if the sender is a newer fedmq, upgrade this one" if "unknown field" in str(fault) else ""
 
 
 def _check_metrics(metrics: dict[str, float]) -> None:

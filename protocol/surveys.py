@@ -23,7 +23,7 @@ SurveyKind: TypeAlias = Literal["statistics", "evaluation"]
 Content: TypeAlias = Annotated[bytes, Meta(max_length=MAX_CONTENT_BYTES)]
 
 
-class Survey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Survey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A question to the fleet, in the manifest for as long as it is open. A device answers it once."""
 
     id: Token
@@ -35,7 +35,9 @@ class Survey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A device with fewer examples says that it has none: of very few, figures give away each."""
 
 
-class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="report"):
+class Report(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="report"
+):
     """One device's answer. Identity as an update's, of the same sequence."""
 
     federation: Identifier
@@ -51,7 +53,13 @@ class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_
 
 
 class SealedReport(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="sealed-report"
+    Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag="sealed-report",
 ):
     """A ``Report`` of which brokers see only whose it is, and to which survey."""
 

@@ -112,6 +112,28 @@ def test_trailing_bytes_are_refused(message: m.AnyMessage, read: Callable[[bytes
         assert "extra" in refusal(read, m.encode(message) + extra)
 
 
+def test_what_is_not_used_is_not_sent_so_that_older_ends_need_not_know_it() -> None:
+    plain = m.Manifest(
+        federation="farm",
+        epoch="0" * 16,
+        version=3,
+        model={},
+        layout="1" * 64,
+        parameters="2" * 64,
+        blob=m.BlobRef(digest="2" * 64, total_bytes=4, chunk_bytes=4, encoding="f32"),
+        training={},
+        participation=m.Participation(),
+    )
+    required = "type federation epoch version model layout parameters blob training participation"
+    assert body_of(plain).keys() == set(required.split())
+    assert m.decode_manifest(m.encode(plain)) == plain
+
+
+def test_an_unknown_field_is_refused_with_the_advice_to_upgrade() -> None:
+    for message, read in CASES:
+        assert "newer fedmq, upgrade this one" in refusal(read, packed({**body_of(message), "colour": 1}))
+
+
 @pytest.mark.parametrize(("message", "read"), CASES, ids=NAMES)
 def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Callable[[bytes], Any]) -> None:
     body = body_of(message)
