@@ -228,7 +228,8 @@ def test_a_manifest_never_exceeds_what_was_foreseen() -> None:
         bench.send(bench.update())
 
     found = len(bench.broker[bench.topics.current_model])
-    assert found <= largest_manifest_bytes(bench.settings, bench.model) <= found + 40
+    # This bench's generation and number of issue are 0, and then they are left out; those foreseen are large.
+    assert found <= largest_manifest_bytes(bench.settings, bench.model) <= found + 80
 
 
 def test_a_manifest_that_devices_would_refuse_is_an_error_at_the_start() -> None:
