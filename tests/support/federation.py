@@ -36,12 +36,15 @@ PATIENCE_S = 60.0
 """Upper bound of every wait. Nothing is asserted about time: on a busy machine things take longer."""
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Return when the condition holds; processes cannot be waited for in any other way."""
+def wait_until(condition: Callable[[], bool], what: str | Callable[[], str], timeout_s: float = PATIENCE_S) -> None:
+    """Return when the condition holds; processes cannot be waited for in any other way.
+
+    ``what`` was waited for, or is asked in the end what it was and how things stand.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+            raise AssertionError(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.05)
 
 
@@ -228,7 +231,7 @@ interval_s = 0.5
         return int(rows[0][0]) if rows and rows[0][0] is not None else -1
 
     def wait_for_version(self, version: int) -> None:
-        wait_until(lambda: self.version() >= version, f"version {version}; the last is {self.version()}")
+        wait_until(lambda: self.version() >= version, lambda: f"version {version}; the last is {self.version()}")
 
     def wait_for_versions_more(self, more: int) -> None:
         self.wait_for_version(self.version() + more)

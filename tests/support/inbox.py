@@ -50,3 +50,8 @@ class Inbox:
         """Return all events of the kind so far, seen or not."""
         with self._changed:
             return [event for event in self._events if isinstance(event, kind)]
+
+    def last(self, kind: type[E], where: Callable[[E], bool] = lambda _event: True) -> E | None:
+        """Return the newest event of the kind for which ``where`` holds, seen or not; None: there was none."""
+        with self._changed:
+            return next((event for event in reversed(self._events) if isinstance(event, kind) and where(event)), None)
