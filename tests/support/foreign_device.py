@@ -96,7 +96,7 @@ class ForeignDevice:
 
     def update(self, manifest: dict[str, Any], trained: Trained, sequence: int, **changes: Any) -> bytes:
         """Return an encoded update; ``changes`` break it on purpose."""
-        codec = manifest["participation"]["codec"]
+        codec = manifest["participation"].get("codec", "int8")
         body = {
             "type": "update",
             "federation": self.federation,
@@ -152,7 +152,8 @@ class ForeignDevice:
 
     def receipt(self, sequence: int) -> dict[str, Any]:
         """Return the next receipt, which must be for this update."""
-        found: dict[str, Any] = msgpack.unpackb(self._next(f"{self._root}/receipt/{self.device_id}"))
+        body = msgpack.unpackb(self._next(f"{self._root}/receipt/{self.device_id}"))
+        found: dict[str, Any] = {"reason": "", "version": 0, "next_after_s": 0.0, "missing": [], **body}
         assert (found["type"], found["federation"]) == ("receipt", self.federation)
         assert (found["device_id"], found["incarnation"]) == (self.device_id, self.incarnation)
         assert found["sequence"] == sequence
