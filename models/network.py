@@ -13,8 +13,10 @@ from models.errors import DataError
 from models.losses import softmax
 from models.metrics import ClassificationMetrics, Metrics, ReconstructionMetrics, RegressionMetrics
 from models.parameters import FloatArray, join
+from models.plan import TrainingPlan
 from models.spec import NetworkSpec, Task
-from models.workspace import Workspace
+from models.stepping import NetworkStepper, Stepper
+from models.workspace import Workspace, check_step
 
 __all__ = ["Model", "Workspace"]
 
@@ -75,6 +77,14 @@ class Model:
         workspace = Workspace(self, parameters)
         loss = workspace.loss_and_gradient(batch.x, batch.y, rng) + workspace.penalty()
         return loss, workspace.gradient
+
+    def check_plan(self, plan: TrainingPlan) -> None:
+        """Raise ``PlanError`` when the model cannot be trained as the plan says, however many examples there are."""
+        check_step(self, plan.batch_size)
+
+    def stepper(self, start: FloatArray, plan: TrainingPlan) -> Stepper:
+        """Return what takes the steps of a training from a copy of ``start``, as the plan says."""
+        return NetworkStepper(self, start, plan)
 
     def predict(self, parameters: FloatArray, x: ArrayLike) -> FloatArray:
         """Return class probabilities ``(n, classes)`` or values ``(n, outputs)``; raise like ``loss_and_gradient``.

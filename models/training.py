@@ -14,10 +14,9 @@ from models.checkpoint import Checkpoint
 from models.data import Dataset
 from models.errors import CheckpointError, DataError
 from models.network import Model
-from models.optimizers import Adam, Optimizer, Sgd
 from models.parameters import FloatArray
 from models.plan import TrainingPlan
-from models.workspace import StepLeftError, Workspace
+from models.workspace import StepLeftError
 
 _Order: TypeAlias = NDArray[np.int64]
 
@@ -90,6 +89,8 @@ class Training:
     ) -> None:
         """Begin from a copy of ``parameters``; raise ``DataError`` when there are no examples.
 
+        Raises ``PlanError`` where the model cannot be trained as the plan says.
+
         All chance comes from ``rng``, which belongs to the training from now on. With ``turns`` the optimizer starts
         from zero in each.
         """
@@ -101,11 +102,7 @@ class Training:
         self._rng = rng
         self._turns = turns
         self._frozen: tuple[slice, ...] = ()
-        self._start = parameters
-        self.parameters = parameters.copy()
-        self._workspace = Workspace(model, self.parameters)
-        self._optimizer = _optimizer(plan, self.parameters)
-        self._drift = np.empty_like(parameters) if plan.proximal else None
+        self._stepper = model.stepper(parameters, plan)
         rows = min(plan.batch_size, len(data))
         self._x = np.empty((rows, *data.x.shape[1:]), np.float32)
         self._y = np.empty((rows, *data.y.shape[1:]), data.y.dtype)
@@ -115,6 +112,11 @@ class Training:
         self.num_steps = self._seen = 0
         self._loss_sum = 0.0
 
+    @property
+    def parameters(self) -> FloatArray:
+        """Where it stands; not to be changed."""
+        return self._stepper.parameters
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Stand where the checkpoint was made, by a training of the same model, start, examples and plan.
 
@@ -123,8 +125,8 @@ class Training:
         new object.
         """
         self._check(checkpoint)
-        self.parameters[:] = checkpoint.parameters
-        self._optimizer.restore(checkpoint.optimizer, checkpoint.num_steps - self._steps_before(checkpoint.epoch))
+        steps = checkpoint.num_steps - self._steps_before(checkpoint.epoch)
+        self._stepper.restore(checkpoint.parameters, checkpoint.optimizer, steps)
         try:
             self._rng.bit_generator.state = dict(checkpoint.shuffle)
             self._new_order()
@@ -139,7 +141,7 @@ class Training:
         now = self._rng.bit_generator.state
         return Checkpoint(
             parameters=self.parameters.copy(),
-            optimizer={name: array.copy() for name, array in self._optimizer.state.items()},
+            optimizer={name: array.copy() for name, array in self._stepper.state.items()},
             epoch=self._epoch,
             position=self._position,
             num_steps=self.num_steps,
@@ -154,7 +156,7 @@ class Training:
 
         ``leave`` is asked between the layers of a step. When it says so the step is given up, as if it had not begun.
         """
-        self._workspace.leave = leave
+        self._stepper.leave = leave
         with np.errstate(all="ignore"):
             while self._epoch < self._plan.epochs:
                 self._take_turn()
@@ -185,8 +187,7 @@ class Training:
         second = self._epoch >= self._turns.epochs
         self._frozen = self._turns.then if second else self._turns.first
         if self._epoch == self._turns.epochs and self._position == 0:
-            # What the optimizer remembers would go on moving what is to stay.
-            self._optimizer = _optimizer(self._plan, self.parameters)
+            self._stepper.begin_anew()
 
     def _steps_before(self, epoch: int) -> int:
         """Return how many steps there were before the turn that this epoch is in."""
@@ -203,7 +204,7 @@ class Training:
     def _check(self, checkpoint: Checkpoint) -> None:
         if self.num_steps or self._order is not None:
             raise CheckpointError("a training that has begun cannot take a checkpoint")
-        wanted = {"parameters": self.parameters, **self._optimizer.state}
+        wanted = {"parameters": self.parameters, **self._stepper.state}
         found = checkpoint.arrays
         if found.keys() != wanted.keys():
             raise CheckpointError(f"it has the vectors {sorted(found)}, the plan takes {sorted(wanted)}"[:200])
@@ -218,7 +219,7 @@ class Training:
 
     def _take_step(self, order: _Order) -> bool:
         """Take a step, or leave everything as before; return which."""
-        before = self._rng.bit_generator.state if self._workspace.leave else {}
+        before = self._rng.bit_generator.state if self._stepper.leave else {}
         rows = order[self._position : self._position + len(self._x)]
         try:
             loss = self._step(rows)
@@ -241,29 +242,4 @@ class Training:
         # "clip" spares a buffered copy; a permutation is in range.
         self._data.x.take(rows, axis=0, out=x, mode="clip")
         self._data.y.take(rows, axis=0, out=y, mode="clip")
-        loss = self._workspace.loss_and_gradient(x, y, self._rng)
-        gradient = self._workspace.gradient
-        if self._drift is not None:
-            np.subtract(self.parameters, self._start, out=self._drift)
-            np.multiply(self._drift, np.float32(self._plan.proximal), out=self._drift)
-            np.add(gradient, self._drift, out=gradient)
-        for place in self._frozen:
-            gradient[place] = 0.0
-        if self._plan.clip_norm:
-            _clip(gradient, self._plan.clip_norm)
-        self._optimizer.step(gradient)
-        return loss
-
-
-def _optimizer(plan: TrainingPlan, parameters: FloatArray) -> Optimizer:
-    if plan.optimizer == "adam":
-        return Adam(parameters, plan.learning_rate)
-    return Sgd(parameters, plan.learning_rate, plan.momentum)
-
-
-def _clip(gradient: FloatArray, limit: float) -> None:
-    length = math.sqrt(float(np.dot(gradient, gradient)))
-    if math.isinf(length):  # squares leave float32's range long before their roots do
-        length = float(np.linalg.norm(gradient.astype(np.float64)))
-    if length > limit:
-        np.multiply(gradient, np.float32(limit / length), out=gradient)
+        return self._stepper.step(x, y, self._rng, self._frozen)

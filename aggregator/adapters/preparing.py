@@ -22,7 +22,6 @@ from aggregator.stepping import Evaluator, initial_state
 from aggregator.surveys import CannotAsk, check_countable
 from models import FeaturesError, Model, Personal, Pipeline, PlanError, SpecError, Split, TrainingPlan, build
 from models.answering import standardize_of
-from models.workspace import check_step
 from protocol import tensors
 from protocol.adapters.configuration import load
 from protocol.adapters.credentials import read_password
@@ -96,7 +95,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     try:
         plan = TrainingPlan.from_data(settings.training)
         # Devices with fewer examples could, but those with more would all fail.
-        check_step(model, plan.batch_size)
+        model.check_plan(plan)
     except PlanError as exc:
         raise ConfigurationError(f"[training]: {exc}") from exc
     try:
