@@ -6,61 +6,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
-
-import msgspec
 
 from aggregator.admission import Refused
 from aggregator.asking import Asking
 from aggregator.commanding import Commander
-from aggregator.commands import (
-    Acknowledge,
-    Command,
-    Exit,
-    Log,
-    Publish,
-    Reply,
-    SaveAggregation,
-    SaveFleet,
-    Subscribe,
-)
+from aggregator.commands import Acknowledge, Command, Exit, Log, SaveFleet, Subscribe
 from aggregator.configuration import AggregatorSettings
-from aggregator.events import (
-    DeviceCommandRequested,
-    Event,
-    MetricsDue,
-    OperatorEvent,
-    QuarantineRequested,
-    RollbackRequested,
-    ScheduleDue,
-    StatusRequested,
-    StopRequested,
-    StoreFailed,
-    SurveyCloseRequested,
-    SurveyRequested,
-    Tick,
-)
+from aggregator.events import Event, MetricsDue, OperatorEvent, ScheduleDue, StopRequested, StoreFailed, Tick
 from aggregator.fleet import Fleet
 from aggregator.intake import Intake
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.ledger import Ledger, first_version
-from aggregator.manifests import History, manifest_of
+from aggregator.manifests import History
+from aggregator.operators import Operators
 from aggregator.pace import Pace
 from aggregator.presence import Presence
-from aggregator.publishing import Announcer, chunk_publishes
 from aggregator.records import Restored
+from aggregator.releasing import Releases
 from aggregator.reports import note
+from aggregator.speaking import Speaker
 from aggregator.status import ShellFigures, Status
 from aggregator.stepping import Evaluator
 from aggregator.surveys import Surveys
 from models import Model
 from protocol.errors import ProtocolError
 from protocol.link import LinkDown, LinkEvent, LinkUp, Published, Received, Subscribed, Will
-from protocol.status import (
-    encode_status,
-)
 from protocol.topics import Topics
 
 __all__ = ["AggregatorCore", "ShellFigures", "first_version"]
@@ -85,26 +56,34 @@ class AggregatorCore:
         keys: Keyring = NO_KEYS,
     ) -> None:
         self._settings = settings
-        self._model = model
         self.instance = instance
         self.topics = Topics(settings.aggregator.federation)
         self._origin_of = lru_cache(MAX_ORIGINS)(self.topics.parse_device_topic)
         self.ledger = Ledger(settings, model, restored, evaluate, keys=keys)
-        self._keys = keys
-        self._history = History(epoch=restored.epoch, generation=restored.generation, issued=restored.issued)
-        self._commander = Commander(self.topics, keys, restored.issued)
         self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples)
         self._asking = Asking(settings, model, self._surveys, self.ledger, keys)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
-        self._pace = Pace(settings.pace.updates_per_s)
-        self._intake = Intake(settings, self.topics, self.ledger, self._surveys, self.fleet, self._pace)
-        self._announcer = Announcer(self.topics)
+        pace = Pace(settings.pace.updates_per_s)
+        self._intake = Intake(settings, self.topics, self.ledger, self._surveys, self.fleet, pace)
         self._presence = Presence(self.topics, instance, restored.store_id, restored.instances)
-        self._link_up = False
-        self._stopping = False
         self.status = Status(
             instance, restored.store_id, self.topics, self.ledger, self.fleet, self._surveys, settings.schedule.goal
         )
+        commander = Commander(self.topics, keys, restored.issued)
+        self._speaker = Speaker(
+            settings,
+            model,
+            History(epoch=restored.epoch, generation=restored.generation, issued=restored.issued),
+            self.topics,
+            keys,
+            self.ledger,
+            self._surveys,
+            self.status,
+            self._presence,
+            commander,
+        )
+        self._releases = Releases(self.ledger, self._asking, self.fleet, pace, self._speaker)
+        self._operators = Operators(self.status, self._releases, self._asking, commander, self.fleet, self._speaker)
 
     @property
     def will(self) -> Will:
@@ -142,13 +121,13 @@ class AggregatorCore:
         """Return when a ``Tick`` is wanted, in the time of ``now``."""
         if self._may_begin_to_ask:
             return -math.inf
-        deadlines = (self._presence.deadline, self._announcer.deadline, self._asking.deadline)
+        deadlines = (self._presence.deadline, self._speaker.deadline, self._asking.deadline)
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
     def _may_begin_to_ask(self) -> bool:
         # At a tick, not with the connection: that may be told to a core whose commands are not stored.
-        return self._link_up and self._presence.active and not self._stopping and self._asking.wants_to_begin
+        return self._speaker.heard and not self._speaker.stopping and self._asking.wants_to_begin
 
     def checkpoint(self) -> list[Command]:
         """Return what has to be stored besides, at the end of a batch."""
@@ -160,12 +139,12 @@ class AggregatorCore:
         if isinstance(event, LinkEvent):
             return self._handle_link(event, now, wall)
         if isinstance(event, OperatorEvent):
-            return self._handle_operator(event, now, wall)
+            return self._operators.handle(event, now, wall)
         match event:
             case Tick():
                 return self._tick(now, wall)
             case ScheduleDue():
-                return self._close(now, wall) if self.ledger.quorate else []
+                return self._releases.scheduled(now, wall)
             case MetricsDue():
                 return self._metrics_due(now)
             case StopRequested():
@@ -178,28 +157,13 @@ class AggregatorCore:
             case Received():
                 return self._received(event, now, wall)
             case Published():
-                return self._published(event, now)
+                return self._speaker.published(event.token, event.error, now)
             case LinkUp():
                 return self._linked(now)
             case LinkDown():
                 return self._unlinked(event, now)
             case Subscribed():
                 return [Log("error", "the broker refuses a topic", {"topic": topic}) for topic in event.refused]
-
-    def _handle_operator(self, event: OperatorEvent, now: float, wall: float) -> list[Command]:
-        match event:
-            case StatusRequested():
-                return [Reply(request_id=event.request_id, body=msgspec.to_builtins(self.status.metrics()))]
-            case RollbackRequested():
-                return self._roll_back(event, now, wall)
-            case DeviceCommandRequested():
-                return self._commander.send(event, wall, link_up=self._link_up)
-            case QuarantineRequested():
-                return self._quarantine(event, wall)
-            case SurveyRequested():
-                return self._asked(*self._asking.open(event, wall), wall)
-            case SurveyCloseRequested():
-                return self._asked(*self._asking.close(event, wall), wall)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -208,7 +172,7 @@ class AggregatorCore:
         if self._presence.concerns(received.topic):
             say_state, commands = self._presence.hear(received, now)
             if say_state:
-                commands = [*commands, *self._publish_state()]
+                commands = [*commands, *self._speaker.state()]
         elif self._presence.active:
             commands = self._device_message(received, now, wall)
         if self._presence.active:
@@ -232,9 +196,7 @@ class AggregatorCore:
             origin = self._origin_of(received.topic)
             if origin.kind == "update":
                 commands = self._intake.receive(origin.device_id, received, now, wall)
-                if self._asking.ready:
-                    return [*commands, *self._statistics_are_in(now, wall)]
-                return [*commands, *self._close(now, wall)] if self.ledger.goal_reached else commands
+                return [*commands, *self._releases.due(now, wall)]
             return note(self.fleet, origin, received, wall)
         except ProtocolError as exc:
             return self._dropped(Refused("rejected", "malformed", str(exc)))
@@ -245,91 +207,16 @@ class AggregatorCore:
         self.fleet.refused(None, refused.status, refused.code)
         return [Log("warning", f"dropped a message: {refused}")]
 
-    def _published(self, event: Published, now: float) -> list[Command]:
-        commands = self._announcer.published(event.token, event.error, now)
-        self.ledger.cleared(self._announcer.take_cleared())
-        return commands
-
-    # -- versions -----------------------------------------------------------------------------------------------
-
-    def _close(self, now: float, wall: float) -> list[Command]:
-        saved = self.ledger.close(wall)
-        if saved.version is None:
-            self.fleet.counters.versions_withheld += 1
-            self.fleet.mark_counters()
-            text = f"withheld version {self.ledger.version.version + 1}: {saved.aggregation.reason}"
-            told = Log("error", text, {"updates": len(saved.aggregation.lineage)})
-            return [saved, told, *self._publish_metrics(now)]
-        self._pace.version_made(now)
-        return [saved, *self._version_made(saved, now)]
-
-    def _version_made(self, saved: SaveAggregation, now: float) -> list[Command]:
-        self.fleet.counters.versions_published += 1
-        self.fleet.mark_counters()
-        version = self.ledger.version
-        fields = {"version": version.version, "updates": len(saved.aggregation.lineage), **version.metrics}
-        told = Log("info", "version made", fields)
-        return [told, *self._announce(), *self._publish_state(), *self._publish_metrics(now)]
-
-    def _statistics_are_in(self, now: float, wall: float) -> list[Command]:
-        closed, saved, told = self._asking.finish(wall)
-        self._pace.version_made(now)
-        return [closed, saved, told, *self._version_made(saved, now)]
-
-    def _asked(self, saved: Sequence[Command], reply: Reply, wall: float) -> list[Command]:
-        """Return what follows from a survey that was opened or closed, or from the refusal to."""
-        return [*saved, *(self._announce_anew(wall) if saved else []), reply]
-
-    def _announce_anew(self, wall: float) -> list[Command]:
-        # Under a number of its own, so that nobody can play back the announcement from before.
-        numbered = self._commander.number(wall)
-        self._history = replace(self._history, issued=numbered.issued)
-        return [numbered, *self._announce()]
-
-    def _roll_back(self, event: RollbackRequested, now: float, wall: float) -> list[Command]:
-        current = self.ledger.version.version
-        if event.target >= current:
-            text = f"version {event.target} is not older than the current one, {current}"
-            return [Reply(request_id=event.request_id, error=text)]
-        if len(event.parameters) != self.ledger.server.master.nbytes:
-            return [Reply(request_id=event.request_id, error="the kept parameters belong to another model")]
-        saved = self.ledger.roll_back(event.target, event.parameters, wall)
-        aside = len(saved.aggregation.lineage)
-        self.fleet.counters.folded -= aside
-        self.fleet.counters.set_aside += aside
-        made = self.ledger.version.version
-        body = {"version": made, "rolled_back_to": event.target, "updates_set_aside": aside}
-        return [saved, *self._version_made(saved, now), Reply(request_id=event.request_id, body=body)]
-
-    def _announce(self) -> list[Command]:
-        if not (self._link_up and self._presence.active):
-            return []
-        version = self.ledger.version
-        chunks = chunk_publishes(self.topics, version.blob, version.blob_bytes)
-        if version.delta:
-            chunks += chunk_publishes(self.topics, version.delta.blob, version.delta_bytes)
-        manifest = manifest_of(
-            self._settings,
-            self._model,
-            self._history,
-            version,
-            self._keys,
-            surveys=self._surveys.announced,
-            trains=self.ledger.trains,
-        )
-        return self._announcer.begin(chunks, self._keys.manifest(manifest), self.ledger.expired)
-
     # -- the link, and being alone --------------------------------------------------------------------------------
 
     def _linked(self, now: float) -> list[Command]:
-        self._link_up = True
+        self._speaker.link_up = True
         self.status.connection += 1
         commands = self._presence.linked(now)
         return [*commands, *self._take_part(now)] if self._presence.active else commands
 
     def _unlinked(self, event: LinkDown, now: float) -> list[Command]:
-        self._link_up = False
-        self._announcer.link_lost()
+        self._speaker.link_lost()
         self._presence.link_lost()
         # The link itself tells the log.
         return self._presence.taken_over(now) if event.kind == "taken-over" else []
@@ -339,51 +226,23 @@ class AggregatorCore:
         if self._settings.metrics.broker_dropped_topic:
             topics.append(self._settings.metrics.broker_dropped_topic)
         self._asking.wait(now)
-        return [Subscribe(tuple(topics)), *self._publish_state(), *self._announce()]
+        return [Subscribe(tuple(topics)), *self._speaker.state(), *self._speaker.announce()]
 
     def _tick(self, now: float, wall: float) -> list[Command]:
         commands: list[Command] = []
         if self._presence.tick(now):
             commands += [*self._take_part(now), *self._release(now, wall)]
-        if self._announcer.deadline is not None and now >= self._announcer.deadline:
-            commands += self._announce()
+        commands += self._speaker.due(now)
         if self._may_begin_to_ask:
-            commands += [*self._asking.begin(wall), *self._announce_anew(wall)]
+            commands += self._releases.begin_to_ask(wall)
         self._asking.tick(now)
-        if self._asking.ready:
-            commands += self._statistics_are_in(now, wall)
-        return commands
-
-    # -- telling ------------------------------------------------------------------------------------------------
-
-    def _publish_state(self) -> list[Command]:
-        if not self._link_up or self._stopping:
-            return []
-        return [Publish(topic=self.topics.aggregator_state, payload=self.status.state("online"), retain=True)]
+        return [*commands, *self._releases.due(now, wall)] if self._presence.active else commands
 
     def _metrics_due(self, now: float) -> list[Command]:
         self._intake.expire(now)
         self.fleet.refresh()
         self.status.measure_rate(now)
-        return self._publish_metrics(now, at_once=True)
-
-    def _publish_metrics(self, now: float, *, at_once: bool = False) -> list[Command]:
-        if not (self._link_up and self._presence.active and (self.status.may_tell(now) or at_once)):
-            return []
-        payload = encode_status(self.status.told(now))
-        return [Publish(topic=self.topics.aggregator_metrics, payload=payload, qos=0, retain=True)]
-
-    # -- operators, and the end -----------------------------------------------------------------------------------
-
-    def _quarantine(self, event: QuarantineRequested, wall: float) -> list[Command]:
-        if not event.reason:
-            released = self.fleet.release(event.device_id)
-            return [Reply(request_id=event.request_id, body={"device": event.device_id, "released": released})]
-        try:
-            self.fleet.quarantine(event.device_id, event.reason, wall)
-        except Refused as exc:
-            return [Reply(request_id=event.request_id, error=str(exc))]
-        return [Reply(request_id=event.request_id, body={"device": event.device_id, "quarantined": event.reason})]
+        return self._speaker.metrics(now, at_once=True)
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
         text = "cannot store; devices are asked to keep updates"
@@ -402,8 +261,4 @@ class AggregatorCore:
         return commands
 
     def _stop(self) -> list[Command]:
-        self._stopping = True
-        goodbye = Exit(code=0, reason="asked to stop")
-        if not (self._link_up and self._presence.active):
-            return [goodbye]
-        return [Publish(topic=self.topics.aggregator_state, payload=self.status.state("offline"), retain=True), goodbye]
+        return [*self._speaker.goodbye(), Exit(code=0, reason="asked to stop")]

@@ -138,6 +138,12 @@ class Fleet:
         """Count anew who is there."""
         self.online_estimate = sum(record.state not in AWAY for record in self.devices.values())
 
+    def set_aside(self, updates: int) -> None:
+        """Count accepted updates that are in no version, nor will be."""
+        self.counters.folded -= updates
+        self.counters.set_aside += updates
+        self._counters_dirty = True
+
     def mark_counters(self) -> None:
         """Note that the counters were changed from outside."""
         self._counters_dirty = True

@@ -256,7 +256,7 @@ def test_a_rollback_behind_a_version_that_is_not_stored_yet(staged: Staged, *, f
 def test_stopping_while_a_commit_is_under_way(staged: Staged, *, full: bool) -> None:
     stage = staged(1000)
     stage.behind_one_that_waits(lambda: stage.send(3), stage.running.service.stop, lambda: stage.send(4))
-    stage.one_under_way(lambda: stage.running.service._core._stopping)
+    stage.one_under_way(lambda: stage.running.service._core._speaker.stopping)
     if full:
         with no_file_larger_than(1):
             stage.disk.permit(1000)
