@@ -28,9 +28,10 @@ Kind: TypeAlias = Literal["auto", "mosquitto", "iotcore"]
 
 HOST = "127.0.0.1"
 
-_READY_S = 20.0
+_READY_S = 60.0
 _POLL_S = 0.005
-_STOP_S = 5.0
+_STOP_S = 30.0
+"""Mosquitto writes down its memory then, and what has to be killed would forget it. A disk may be slow."""
 _ATTEMPTS = 8
 
 # Below the range from which Linux takes the ports of outgoing connections: while the broker is down, none of the many

@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# Judged by what comes out, not by how long it takes: a machine may be slow. And the same examples everywhere, so that
+# what held here holds there; --hypothesis-profile=explore looks for others.
+_PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], database=None)
+hypothesis.settings.register_profile("fixed", _PATIENT, derandomize=True)
+hypothesis.settings.register_profile("explore", _PATIENT)
+hypothesis.settings.load_profile("fixed")
 
 pytest_plugins = [
     "tests.support.broker",

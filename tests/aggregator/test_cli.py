@@ -29,8 +29,9 @@ from models.predicting import Origin
 from models.tflite.file import TfliteModel
 from protocol.link import Received
 from protocol.messages import decode_command
-from tests.support.aggregators import PATIENCE_S, HandDevice, spawn, write_config
+from tests.support.aggregators import HandDevice, spawn, write_config
 from tests.support.links import Links
+from tests.support.patience import PATIENCE_S
 from tests.support.stores import contribution, journal
 
 VERSIONS = 3

@@ -15,8 +15,9 @@ from aggregator.commands import Command
 from aggregator.intake import Intake
 from fedmq.embedded_broker import EmbeddedBroker
 from protocol.link import Received
-from tests.support.aggregators import PATIENCE_S, HandDevice, Running, spawn, write_config
+from tests.support.aggregators import HandDevice, Running, spawn, write_config
 from tests.support.links import Links
+from tests.support.patience import PATIENCE_S
 from tests.support.stores import no_file_larger_than
 
 

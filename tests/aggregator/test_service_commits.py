@@ -24,8 +24,9 @@ from fedmq.embedded_broker import EmbeddedBroker
 from protocol.adapters.mqtt import MqttLink
 from protocol.link import Received
 from protocol.messages import Receipt, decode_receipt, decode_up
-from tests.support.aggregators import PATIENCE_S, HandDevice, Running, spawn, write_config
+from tests.support.aggregators import HandDevice, Running, spawn, write_config
 from tests.support.links import Links, Peer
+from tests.support.patience import PATIENCE_S
 from tests.support.stores import no_file_larger_than
 
 

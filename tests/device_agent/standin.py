@@ -34,6 +34,7 @@ from protocol.messages import (
 )
 from protocol.status import DeviceMetrics, DeviceState, decode_status
 from protocol.topics import Topics
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ class Standin:
     def close(self) -> None:
         self._link.stop()
 
-    def wait(self, condition: Callable[[], _T], timeout_s: float = 40.0) -> _T:
+    def wait(self, condition: Callable[[], _T], timeout_s: float = PATIENCE_S) -> _T:
         """Wait until the condition holds, looking again with everything that arrives."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -219,12 +220,12 @@ class Agent:
         """SIGTERM; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(20)
+            self.process.wait(PATIENCE_S)
 
     def restart(self) -> None:
         self.kill()

@@ -19,6 +19,7 @@ from device_agent.events import Event, TaskStopped, TrainingDone
 from models.network import Workspace
 from protocol.messages import Participation
 from tests.device_agent.interruptions import PLAN, Device, Word, same, stopped
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,14 +284,14 @@ def test_a_step_that_does_not_end_is_left_behind_and_the_one_before_is_kept(
     def slow(self: Workspace, *batch: Any) -> float:
         if next(steps) == 5:
             reached.set()
-            assert go_on.wait(60)
+            assert go_on.wait(PATIENCE_S)
         return plain(self, *batch)
 
     answers: queue.SimpleQueue[Event] = queue.SimpleQueue()
     trainer = Trainer(device.settings, answers.put)
     monkeypatch.setattr(Workspace, "loss_and_gradient", slow)
     trainer.start(device.task(), ModelCache(device.folder).open())
-    assert reached.wait(60)
+    assert reached.wait(PATIENCE_S)
     trainer.stop(keep=True)
     begun = time.monotonic()
     trainer.close(0.01)
@@ -348,7 +349,7 @@ def test_the_trainer_says_how_much_is_done(tmp_path: Path) -> None:
         threading.Event().wait(0.01)
     assert 0.0 < done <= 1.0
     trainer.stop(keep=True)
-    answer = answers.get(timeout=60)
+    answer = answers.get(timeout=PATIENCE_S)
     assert isinstance(answer, TaskStopped)
     assert answer.kept_share
     assert share() is None

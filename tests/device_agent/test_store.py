@@ -15,6 +15,7 @@ import pytest
 from device_agent.adapters.store import FILE_NAME, SCHEMA_VERSION, Store, StoreError, StoreWriteError, peek
 from device_agent.commands import Persist
 from device_agent.records import Counters, DurableState, OutboxEntry, OutboxRow, Trained
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,7 +288,7 @@ print(store.load(3))
 
 def test_a_disk_that_takes_no_more_bytes_fails_cleanly(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     lines = done.stdout.splitlines()
     assert lines[0].startswith("store: ")

@@ -22,6 +22,7 @@ from models import build
 from protocol import tensors
 from protocol.chunks import blob_of, digest_of
 from protocol.messages import Manifest, Participation
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ class Bench:
         self.trainer.start(
             Train(task=1, manifest=manifest, contribution=0, incarnation="1" * 16, sequence=1), self.cache.open()
         )
-        return self.answers.get(timeout=60)
+        return self.answers.get(timeout=PATIENCE_S)
 
     def _manifest(self, codec: str, encoding: str) -> Manifest:
         model = build(SPEC)
@@ -130,7 +131,7 @@ def test_a_model_that_came_as_f16_is_checked_after_decoding(make: Callable[..., 
 def test_evaluation_measures_the_holdout(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.trainer.start(Evaluate(task=7, manifest=bench.manifest), bench.cache.open())
-    answer = bench.answers.get(timeout=60)
+    answer = bench.answers.get(timeout=PATIENCE_S)
     assert isinstance(answer, EvaluationDone)
     assert answer.task == 7
     assert answer.metrics["accuracy"] == bench.run().before["accuracy"]
@@ -142,7 +143,7 @@ def test_a_training_stops_at_a_step_boundary(make: Callable[..., Bench]) -> None
         Train(task=3, manifest=bench.manifest, contribution=0, incarnation="1" * 16, sequence=1), bench.cache.open()
     )
     bench.trainer.stop(keep=True)
-    assert bench.answers.get(timeout=20) == TaskStopped(task=3)
+    assert bench.answers.get(timeout=PATIENCE_S) == TaskStopped(task=3)
 
 
 def test_changed_samples_are_read_again(make: Callable[..., Bench]) -> None:
@@ -211,7 +212,7 @@ def test_numpy_is_not_imported_before_the_first_task() -> None:
     code = (
         "import sys, device_agent.service, device_agent.__main__; print(sorted({'numpy', 'models'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "[]"
 
 
@@ -236,7 +237,7 @@ def test_a_step_that_hangs_is_seen_and_an_ended_thread_is_not_alive(make: Callab
     assert made.trainer.step_s(begun + 1000.0) > 900.0
     with samples.open("wb"):  # the reader comes to an end
         pass
-    assert isinstance(made.answers.get(timeout=60), TaskFailed)
+    assert isinstance(made.answers.get(timeout=PATIENCE_S), TaskFailed)
     assert made.trainer.step_s(begun + 1000.0) == 0.0
     made.trainer.close(20.0)
     assert not made.trainer.alive

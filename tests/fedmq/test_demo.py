@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from protocol.link import Received
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from tests.support.links import Links
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
 KEYS = {
     "accuracy", "device_alone_accuracy", "versions", "updates_sent", "updates_accepted", "updates_folded",
     "update_bytes", "update_bytes_float32", "wall_s", "broker", "secure",

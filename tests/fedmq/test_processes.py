@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fedmq.processes import Child, ChildDiedError, stop_all
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE_S = 20.0
 WAITS = "import signal, time; print('ready', flush=True); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 

@@ -42,7 +42,7 @@ def test_damaged_examples_are_read_or_refused(name: str) -> None:
 def test_small_bombs_cost_neither_memory_nor_time() -> None:
     """In a process that may have little of both: 150 MB beyond what it starts with, and a minute of computing."""
     child = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.bombing"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=110
+        [sys.executable, "-m", "tests.fuzz.bombing"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
     assert child.returncode == 0, child.stderr[-3000:]
     assert child.stdout.split() == list(TARGETS)

@@ -12,6 +12,7 @@ import pytest
 from protocol.chunks import Assembly
 from protocol.messages import ModelUpdate, UpdateChunk, UpMessage, decode_update
 from tests.device_agent.standin import SPEC, Agent, Standin
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -237,7 +238,11 @@ def test_a_device_is_small(standin: Standin, agent: Callable[..., Agent]) -> Non
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "device_agent", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "device_agent", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 from protocol.clock import EARLIEST_S
 from tests.integration.test_signed_and_sealed import Keys
 from tests.support.false_clock import Dated
-from tests.support.federation import PATIENCE_S, wait_until
+from tests.support.federation import wait_until
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,6 +10,7 @@ import pytest
 
 from fedmq.embedded_broker import EmbeddedBroker
 from tests.support.federation import Federation, wait_until
+from tests.support.patience import PATIENCE_S
 from tests.support.proxy import FaultProxy
 
 
@@ -59,7 +60,7 @@ def test_a_second_aggregator_refuses_and_harms_nobody(federation: Federation) ->
 
         second = federation.start_aggregator("aggregator-two")
 
-        assert second.wait(60) == 3
+        assert second.wait(PATIENCE_S) == 3
         assert "another aggregator" in federation.log("aggregator-two")
         federation.wait_for_versions_more(3)
         federation.stop_all()
@@ -73,13 +74,12 @@ def test_a_second_aggregator_on_the_same_state_refuses(federation: Federation) -
 
         federation.start_aggregator("copy", state="aggregator")
 
-        assert federation.processes["copy"].wait(60) != 0
+        assert federation.processes["copy"].wait(PATIENCE_S) != 0
         assert str(first.pid) in federation.log("copy")
         assert "Traceback" not in federation.log("copy")
         assert first.poll() is None
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", range(2))
 def test_sigkill_of_anything_at_any_moment_loses_nothing(
     broker: EmbeddedBroker, federation: Federation, seed: int

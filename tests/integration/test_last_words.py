@@ -18,6 +18,7 @@ from protocol.status import DeviceState, decode_status, encode_status
 from protocol.topics import Topics
 from tests.support.certificates import Authority
 from tests.support.links import Peer
+from tests.support.patience import PATIENCE_S
 
 UNIT = "fedmq-agent.service"
 HUNG = {"MONITOR_SERVICE_RESULT": "watchdog", "MONITOR_EXIT_CODE": "killed", "MONITOR_EXIT_STATUS": "ABRT"}
@@ -54,7 +55,9 @@ def heard(watcher: Peer) -> DeviceState:
 
 def test_the_federation_hears_what_happened(config: Path, watcher: Peer) -> None:
     command = [sys.executable, "-m", "device_agent", "last-words", "--unit", UNIT, "--config", str(config)]
-    done = subprocess.run(command, env={**os.environ, **HUNG}, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        command, env={**os.environ, **HUNG}, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     assert f"the federation was told unit={UNIT}" in done.stderr
     state = heard(watcher)
     assert (state.state, state.reason) == ("stopped", "given up by systemd: it hung, and the watchdog ended it")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization as s
 from fedmq.embedded_broker import start
 from protocol.link import LinkDown
 from tests.support.certificates import DAY, Authority
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,7 +296,7 @@ class Listener:
     def __exit__(self, *_exc: object) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(10.0)
+        self._thread.join(PATIENCE_S)
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):

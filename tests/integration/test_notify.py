@@ -18,6 +18,7 @@ from protocol.adapters.notify import Notifier
 from tests.device_agent.standin import Agent, Standin
 from tests.support.aggregators import write_config
 from tests.support.manager import Manager
+from tests.support.patience import PATIENCE_S
 
 WATCHDOG_S = 1.0
 
@@ -208,7 +209,7 @@ def test_an_aggregator_is_ready_when_connected_and_tells_its_figures(
     watched.wait(lambda: "version 0, 0 of 8 buffered, 0 of 0 devices there" in watched.statuses, "connected")
     watched.pings(2)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(40) == 0
+    assert process.wait(PATIENCE_S) == 0
     watched.wait_for_line("STOPPING=1")
     assert watched.lines.count("READY=1") == 1
 

@@ -16,6 +16,7 @@ import pytest
 from protocol.link import Received
 from protocol.topics import Topics
 from tests.support.federation import wait_until
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +88,6 @@ broker = {{ port = {port} }}
 NEWEST = 40
 """So many predictions, in a row, by models that have learnt: nobody knows beforehand which version that will be."""
 
-PATIENCE_S = 100.0
 
 MOST_AHEAD = 300
 """Rows that wait between sensor and prediction: far fewer than what any queue on the way would drop."""

@@ -19,6 +19,7 @@ from device_agent.sensing.adapters.reading import SamplesError, read
 from device_agent.sensing.adapters.sample_store import FILE_NAME
 from tests.device_agent.standin import Agent, Standin
 from tests.support.federation import wait_until
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,7 +173,7 @@ class Writer(threading.Thread):
                     file.write(text[half:])
                     self.written += 1
                     time.sleep(0.0005)
-            self.known.wait(60)
+            self.known.wait(PATIENCE_S)
             for number in range(25, 0, -1):
                 older = self.path.with_name(f"{self.path.name}.{number}")
                 if older.exists():
@@ -211,6 +212,6 @@ def test_a_store_from_a_newer_version_is_refused_and_left_alone(agent: Any, mosq
     before = (device.state_dir / FILE_NAME).read_bytes()
     device.start()
     assert device.process is not None
-    assert device.process.wait(20) == 1
+    assert device.process.wait(PATIENCE_S) == 1
     assert "samples.sqlite was written by a newer version of fedmq (schema 99" in device.text()
     assert (device.state_dir / FILE_NAME).read_bytes() == before

@@ -12,6 +12,7 @@ from models import DataError, Dataset, TrainingPlan, TrainingResult, build, loca
 from models.optimizers import Adam
 from tests.models import reference
 from tests.models.examples import SPECS, model_and_data
+from tests.support.patience import PATIENCE_S
 
 PLANS: dict[str, dict[str, Any]] = {
     "sgd": {"learning_rate": 0.1},
@@ -187,14 +188,14 @@ def test_threads_train_as_if_they_were_alone() -> None:
 
     def work(number: int) -> None:
         model, start, data, seed = jobs[number]
-        together.wait(30)
+        together.wait(PATIENCE_S)
         found[number] = local_train(model, start, data, plan, np.random.default_rng(seed)).parameters
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(jobs))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
 
     for number, parameters in enumerate(alone):
         assert parameters.tobytes() == found[number].tobytes()

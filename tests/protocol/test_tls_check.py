@@ -12,6 +12,7 @@ from protocol.adapters.tls_check import check_tls
 from protocol.link import TlsSettings
 from protocol.settings import ConfigurationError
 from tests.support.certificates import DAY, Authority
+from tests.support.patience import PATIENCE_S
 
 BOTH = pytest.mark.parametrize("program", ["device_agent", "aggregator"])
 
@@ -62,7 +63,7 @@ def configuration(folder: Path, program: str, table: dict[str, str]) -> Path:
 
 def run(program: str, file: Path, *options: str) -> tuple[int, str]:
     command = [sys.executable, "-m", program, "run", "--config", str(file), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -10,7 +10,8 @@ import pytest
 from fedmq.embedded_broker import HOST, EmbeddedBroker
 from protocol.adapters.mqtt import MqttLink
 from protocol.link import BrokerSettings, LinkEvent, LinkUp, Published, TlsSettings
-from tests.support.secure import PATIENCE_S, TOPICS, Keys
+from tests.support.patience import PATIENCE_S
+from tests.support.secure import TOPICS, Keys
 
 
 def test_a_publish_that_is_not_allowed_is_logged_once(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from aggregator.presence import EXIT_NOT_ALONE
 from fedmq.embedded_broker import start
-from tests.support.federation import PATIENCE_S, Federation, wait_until
+from tests.support.federation import Federation, wait_until
+from tests.support.patience import PATIENCE_S
 
 SPEAKS = "'fedmq/v1/test/aggregator/state'"
 """In Mosquitto's log: somebody published the state."""

@@ -11,6 +11,7 @@ import pytest
 from fedmq.embedded_broker import HOST, EmbeddedBroker
 from fedmq.provision.authority import Credential, client_certificate, make_ca, server_certificate
 from tests.support.federation import wait_until
+from tests.support.patience import PATIENCE_S
 from tests.support.secure import DAY, FEDERATION, Guest, Keys
 
 OF_TLS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -66,7 +67,7 @@ def alert(broker: EmbeddedBroker, context: ssl.SSLContext) -> str:
     With TLS 1.3 the alert comes after the client's side of the handshake. A client that has sent its CONNECT by then
     may see no more than a reset: the broker closes with the CONNECT unread.
     """
-    with socket.create_connection((HOST, broker.port), timeout=20) as sock:
+    with socket.create_connection((HOST, broker.port), timeout=PATIENCE_S) as sock:
         try:
             with context.wrap_socket(sock, server_hostname=HOST) as tls:
                 answer = tls.recv(100)
@@ -140,7 +141,7 @@ def test_a_weak_cipher_is_refused(broker: tuple[EmbeddedBroker, Keys]) -> None:
 def test_mqtt_without_tls_is_refused(broker: tuple[EmbeddedBroker, Keys]) -> None:
     mosquitto, _ = broker
     before = len(mosquitto.log.read_text())
-    with socket.create_connection((HOST, mosquitto.port), timeout=20) as sock:
+    with socket.create_connection((HOST, mosquitto.port), timeout=PATIENCE_S) as sock:
         sock.sendall(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04evil")
         try:
             answer = sock.recv(100)

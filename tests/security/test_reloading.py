@@ -17,7 +17,8 @@ import pytest
 import broker_config
 from fedmq.embedded_broker import HOST, BrokerError, EmbeddedBroker
 from tests.support.federation import wait_until
-from tests.support.secure import PATIENCE_S, TOPICS, Guest, Keys, secure_broker
+from tests.support.patience import PATIENCE_S
+from tests.support.secure import TOPICS, Guest, Keys, secure_broker
 
 A, B = "press-07", "press-08"
 DENIED = "Not authorized"
@@ -83,7 +84,7 @@ def test_a_restart_ends_the_connections_of_the_revoked(running: tuple[EmbeddedBr
     with Guest(broker.port, keys.context(A)) as stolen:
         keys.revoke(A)
         broker.restart()
-        stolen.gone.get(timeout=20)
+        stolen.gone.get(timeout=PATIENCE_S)
         assert refuses(broker, keys, A)
         assert is_let_in(broker, keys, B)
 

@@ -9,6 +9,7 @@ import pytest
 
 import broker_config
 from fedmq.embedded_broker import EmbeddedBroker
+from tests.support.patience import PATIENCE_S
 from tests.support.secure import TOPICS, Guest, Keys
 
 A, B = "press-07", "press-08"
@@ -109,7 +110,7 @@ def test_a_will_for_somebody_else_is_never_published(
     for topic in (TOPICS.device_state(B), TOPICS.aggregator_state, TOPICS.device_state("press-09")):
         with Guest(broker.port, keys.context("press-09"), will=(topic, b"lost")) as device:
             device.die()
-            device.gone.get(timeout=20)
+            device.gone.get(timeout=PATIENCE_S)
     # Its own will comes, and it is the only one that came.
     assert everybody["monitor"].hear().topic == TOPICS.device_state("press-09")
     assert everybody["monitor"].heard() == []
@@ -154,7 +155,7 @@ def test_a_session_belongs_to_the_certificate(
 def test_one_certificate_is_one_connection(secured: tuple[EmbeddedBroker, Keys]) -> None:
     broker, keys = secured
     with Guest(broker.port, keys.context(A)) as first, Guest(broker.port, keys.context(A)) as second:
-        first.gone.get(timeout=20)
+        first.gone.get(timeout=PATIENCE_S)
         assert second.publish(TOPICS.update(A)) in TAKEN
 
 

@@ -13,6 +13,7 @@ import pytest
 import broker_config
 from fedmq.embedded_broker import HOST, EmbeddedBroker
 from tests.support.federation import wait_until
+from tests.support.patience import PATIENCE_S
 from tests.support.secure import TOPICS, Guest, Keys, secure_broker
 
 A, B = "press-07", "press-08"
@@ -34,7 +35,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def stranger(broker: EmbeddedBroker, stack: ExitStack, sent: bytes = b"") -> socket.socket:
-    sock = stack.enter_context(socket.create_connection((HOST, broker.port), timeout=20))
+    sock = stack.enter_context(socket.create_connection((HOST, broker.port), timeout=PATIENCE_S))
     sock.sendall(sent)
     return sock
 
@@ -96,7 +97,7 @@ def test_connections_that_are_dropped_leave_nothing_behind(
     descriptors = Path(f"/proc/{broker.pid}/fd")
     before = len(list(descriptors.iterdir()))
     for _ in range(500):
-        with socket.create_connection((HOST, broker.port), timeout=20) as sock:
+        with socket.create_connection((HOST, broker.port), timeout=PATIENCE_S) as sock:
             sock.sendall(CLIENT_HELLO)
     work_together(broker, keys, device, aggregator)
     wait_until(lambda: len(list(descriptors.iterdir())) <= before, "the end of all strangers' connections")
@@ -133,7 +134,7 @@ def test_qos_2_is_refused(running: tuple[EmbeddedBroker, Keys], stack: ExitStack
     aggregator = stack.enter_context(Guest(broker.port, keys.context(broker_config.AGGREGATOR)))
     greedy = stack.enter_context(Guest(broker.port, keys.context("press-09"), protocol="3.1.1"))
     greedy.send(TOPICS.update("press-09"), qos=2)
-    greedy.gone.get(timeout=20)
+    greedy.gone.get(timeout=PATIENCE_S)
     work_together(broker, keys, device, aggregator)
 
 
@@ -158,7 +159,7 @@ def test_a_queue_that_grows_is_cut_at_the_memory_limit(tmp_path: Path, stack: Ex
     with Guest(broker.port, keys.context(broker_config.AGGREGATOR)) as flood:
         for number in range(400):
             flood.send(TOPICS.receipt("press-09"), bytes([number % 256]) * 90_000)
-        flood.gone.get(timeout=20)
+        flood.gone.get(timeout=PATIENCE_S)
     assert broker.running
     assert rss_bytes(broker) < MAX_RSS
     with Guest(broker.port, keys.context("press-09"), clean=True) as back:

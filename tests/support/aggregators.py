@@ -20,8 +20,7 @@ from protocol.link import Received
 from protocol.messages import Manifest, ModelUpdate, Receipt, decode_manifest, decode_receipt, encode
 from protocol.topics import Topics
 from tests.support.links import Peer
-
-PATIENCE_S = 30.0
+from tests.support.patience import PATIENCE_S
 
 CONFIG = """
 [aggregator]

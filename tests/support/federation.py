@@ -20,6 +20,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.datasets import load_digits
 
+from tests.support.patience import PATIENCE_S
+
 FALSE_CLOCK = """
 import runpy, sys, time
 begun = time.monotonic()
@@ -31,9 +33,6 @@ sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 """Begins in 1970, as a board without a battery does, and then jumps by days, forwards and backwards, each second."""
-
-PATIENCE_S = 60.0
-"""Upper bound of every wait. Nothing is asserted about time: on a busy machine things take longer."""
 
 
 def wait_until(condition: Callable[[], bool], what: str | Callable[[], str], timeout_s: float = PATIENCE_S) -> None:

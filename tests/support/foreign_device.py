@@ -22,7 +22,7 @@ import msgpack
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-PATIENCE_S = 30.0
+PATIENCE_S = 100.0
 BLOCK = 256
 
 Vector = list[float]

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from tests.support.patience import PATIENCE_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,7 +33,9 @@ class Inbox:
                 self._changed.notify_all()
         return taken
 
-    def wait(self, kind: type[E], where: Callable[[E], bool] = lambda _event: True, *, timeout_s: float = 20.0) -> E:
+    def wait(
+        self, kind: type[E], where: Callable[[E], bool] = lambda _event: True, *, timeout_s: float = PATIENCE_S
+    ) -> E:
         """Return the next event of the kind for which ``where`` holds; others of the kind before it count as seen."""
         deadline = time.monotonic() + timeout_s
         with self._changed:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fedmq.embedded_broker import EmbeddedBroker
-
-PATIENCE_S = 40.0
+from tests.support.patience import PATIENCE_S
 
 
 class Manager:

@@ -10,6 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from tests.support.patience import PATIENCE_S
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
@@ -78,7 +80,7 @@ class FaultProxy:
     ) -> None:
         self._call(self._close)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10.0)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
 
     def rate(self, bytes_per_s: float | None) -> None:
@@ -121,7 +123,7 @@ class FaultProxy:
         """Invert the byte ``offset`` bytes from here."""
         self._corrupt[direction] = offset
 
-    def wait_until(self, true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+    def wait_until(self, true: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until traffic has made the condition true (it is looked at whenever something was forwarded)."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -140,7 +142,7 @@ class FaultProxy:
             done.set()
 
         self._loop.call_soon_threadsafe(run)
-        assert done.wait(10.0)
+        assert done.wait(PATIENCE_S)
 
     def _open(self) -> None:
         if self._listener is not None:

@@ -28,11 +28,11 @@ from fedmq.provision.authority import (
 )
 from fedmq.secured import Secured
 from protocol.topics import Topics
+from tests.support.patience import PATIENCE_S
 
 FEDERATION = "demo"
 TOPICS = Topics(FEDERATION)
 DAY = timedelta(days=1)
-PATIENCE_S = 20.0
 
 
 @dataclass

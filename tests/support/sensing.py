@@ -17,8 +17,7 @@ from device_agent.settings import AgentSettings
 from protocol.adapters.system_clock import SystemClock
 from protocol.clock import Reading
 from protocol.settings import settings_from
-
-PATIENCE_S = 30.0
+from tests.support.patience import PATIENCE_S
 
 
 class Sensing:

@@ -17,6 +17,8 @@ from fedmq_installer.services import Patience, Services, Watch
 from fedmq_installer.source import Source
 from fedmq_installer.upgrading import Probation, Upgrade
 
+from tests.support.patience import PATIENCE_S
+
 INSTALL = Path(__file__).parent.parent.parent / "systemd" / "install"
 COMMANDS = ("fedmq", "fedmq-agent", "fedmq-aggregator")
 
@@ -43,7 +45,7 @@ def release(folder: Path, version: str, *, needs: str = "") -> Path:
 def install(root: Path, *arguments: str, code: int = 0) -> str:
     command = [str(INSTALL), "--root", str(root), *arguments]
     environment = {**os.environ, "FEDMQ_PYTHON": sys.executable}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

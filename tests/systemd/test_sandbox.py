@@ -14,6 +14,7 @@ from fedmq.embedded_broker import EmbeddedBroker
 from tests.integration.test_signed_and_sealed import Keys
 from tests.support.certificates import Authority
 from tests.support.federation import Federation
+from tests.support.patience import PATIENCE_S
 from tests.support.sandbox import allowed, settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,7 +83,11 @@ def test_a_whole_federation_lives_with_the_filters(tmp_path: Path, ours: Authori
 @pytest.mark.parametrize("unit", ["agent", "aggregator"])
 def test_the_filters_are_real(unit: str, attempt: str) -> None:
     found = subprocess.run(
-        within(UNITS[unit], sys.executable, "-c", attempt), capture_output=True, text=True, timeout=60, check=False
+        within(UNITS[unit], sys.executable, "-c", attempt),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert "PermissionError: [Errno 1]" in found.stderr, found.stderr
 

@@ -15,6 +15,7 @@ from device_agent.double import EXIT_TWICE
 from device_agent.last_words import configuration_of
 from fedmq.provision.installing import AGGREGATOR_AT, AGGREGATOR_USER
 from fedmq.provision.texts import AGGREGATOR_STATE, DEVICE_STATE
+from tests.support.patience import PATIENCE_S
 from tests.support.sandbox import settings
 
 FOLDER = Path(__file__).parent.parent.parent / "systemd"
@@ -33,7 +34,7 @@ INSTALLED = "/opt/fedmq/venv/bin/"
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE_S, check=False
     )
 
 

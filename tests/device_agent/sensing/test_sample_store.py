@@ -21,6 +21,7 @@ from device_agent.sensing.adapters.reading import SamplesError, extent_of, read
 from device_agent.sensing.adapters.sample_store import FILE_NAME, SCHEMA_VERSION, Batch, SampleStore, refuse_newer
 from device_agent.sensing.rows import Row, Stretch
 from device_agent.sensing.sources import SamplesSettings
+from tests.support.patience import PATIENCE_S
 
 T0 = 1_780_000_000.0
 
@@ -326,7 +327,7 @@ print(store.rows, store.position("f"))
 
 def test_a_disk_that_takes_no_more_bytes_fails_cleanly_and_goes_on_later(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     lines = done.stdout.splitlines()
     assert lines[0].startswith("refused: ")
