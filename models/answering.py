@@ -38,7 +38,7 @@ _SUM_NAMES: Mapping[type[Metrics], tuple[str, ...]] = {type(NO_METRICS[task]): n
 
 def standardize_of(model: Model) -> Standardize | None:
     """Return the constants that the model begins with, if it does."""
-    first = model.layers[0]
+    first = model.layers[0] if model.layers else None
     return first if isinstance(first, Standardize) else None
 
 

@@ -92,7 +92,7 @@ class Model:
         A reconstruction is one of standardized values, where the network begins with ``standardize``.
         """
         data = self._examples(x)
-        workspace = Workspace(self, parameters)
+        workspace = self._workspace(parameters)
         result = np.empty((len(data), self.outputs), np.float32)
         with np.errstate(all="ignore"):
             for rows in self._blocks(len(data)):
@@ -107,7 +107,7 @@ class Model:
         if self.task != "reconstruction":
             raise ValueError(f"the task is {self.task}: nothing is reconstructed")
         data = self._examples(x)
-        workspace = Workspace(self, parameters)
+        workspace = self._workspace(parameters)
         result = np.empty(len(data), np.float32)
         with np.errstate(all="ignore"):
             for rows in self._blocks(len(data)):
@@ -120,7 +120,7 @@ class Model:
         ``leave`` is asked between layers; when it says so ``StepLeftError`` is raised.
         """
         measure, nothing = _MEASURES[self.task]
-        workspace = Workspace(self, parameters)
+        workspace = self._workspace(parameters)
         workspace.leave = leave
         total: Any = nothing()
         with np.errstate(all="ignore"):  # parameters that diverged show in the loss, not as warnings
@@ -129,13 +129,20 @@ class Model:
         result: Metrics = total
         return result
 
+    def _workspace(self, parameters: FloatArray) -> Workspace:
+        return Workspace(self, parameters)
+
+    @property
+    def _block_rows(self) -> int:
+        return max(1, min(EVALUATION_ROWS, EVALUATION_FLOATS // self.network.kept))
+
     def _examples(self, x: ArrayLike) -> Dataset:
         nothing = np.zeros(len(np.atleast_1d(x)), np.int64)
         wanted = np.zeros((len(nothing), self.outputs), np.float32) if self.task == "regression" else nothing
         return Dataset.for_model(self, x, wanted)
 
     def _blocks(self, rows: int) -> Iterator[slice]:
-        block = max(1, min(EVALUATION_ROWS, EVALUATION_FLOATS // self.network.kept))
+        block = self._block_rows
         return (slice(start, min(start + block, rows)) for start in range(0, rows, block))
 
 

@@ -64,8 +64,11 @@ class FileRecord:
     metadata: dict[str, Place]
 
 
-def examine(data: bytes) -> FileRecord:
-    """Return what the file says; raise ``TfliteError`` when it is damaged or contradicts itself."""
+def examine(data: bytes, *, serves: bool = True) -> FileRecord:
+    """Return what the file says; raise ``TfliteError`` when it is damaged or contradicts itself.
+
+    ``serves``: whether its first graph has to make something of something. Of several signatures any may be the first.
+    """
     root = Source(data).root()
     if root.number(0, "uint32") != SCHEMA_VERSION:
         raise TfliteError(f"a .tflite file of schema {root.number(0, 'uint32')}, known is {SCHEMA_VERSION}")
@@ -80,7 +83,7 @@ def examine(data: bytes) -> FileRecord:
     for position, table in reversed(list(enumerate(subgraphs))):
         tensors = tuple(_tensor(found, buffers) for found in table.tables(0))
         table.text(4)
-        inputs, outputs = _check_graph(table, tensors, codes, main=position == 0)
+        inputs, outputs = _check_graph(table, tensors, codes, main=serves and position == 0)
         counts.insert(0, len(tensors))
     _check_signatures(root, counts)
     metadata = {}
