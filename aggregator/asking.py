@@ -12,6 +12,7 @@ from aggregator.ledger import Ledger
 from aggregator.manifests import largest_manifest_bytes
 from aggregator.surveys import CannotAsk, Surveys
 from models import Model
+from models.answering import classes_of
 from protocol.messages import MAX_MANIFEST_BYTES
 from protocol.surveys import Survey
 
@@ -27,28 +28,40 @@ class Asking:
         self._surveys = surveys
         self._ledger = ledger
         self._keys = keys
-        # The same again after a restart, and another one in another history.
-        self._first = hashlib.sha256(f"{ledger.epoch}/before training".encode()).hexdigest()[:16]
+        # The same again after a restart, and another one in another history. Who answered the survey before training
+        # does so no more, so class weights that were switched on later have one of their own.
+        why = "class weights" if ledger.trains else "before training"
+        self._first = hashlib.sha256(f"{ledger.epoch}/{why}".encode()).hexdigest()[:16]
         self._waited = not settings.statistics.wait_s
         self.deadline: float | None = None
         """When it has been waited long enough for the first statistics."""
 
     @property
     def wants_to_begin(self) -> bool:
-        """Whether training waits for statistics that nobody is asked for yet."""
-        return not (self._ledger.trains or self._surveys.is_open(self._first) or self._surveys.full)
+        """Whether statistics are needed that nobody is asked for yet."""
+        return self._waits and not (self._surveys.is_open(self._first) or self._surveys.full)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether training waits for statistics, or goes on without the weights that they will give."""
+        counted = len(self._ledger.findings.class_counts) == classes_of(self._model)
+        return not self._ledger.trains or (self._settings.statistics.class_weights != "none" and not counted)
 
     def begin(self, wall: float) -> list[Command]:
-        """Ask for the statistics that training waits for."""
+        """Ask for the statistics that are needed."""
         survey = Survey(id=self._first, kind="statistics", min_examples=self._settings.statistics.min_examples)
         return [
             self._surveys.open(survey, wall),
-            Log("info", "asking for statistics before training", {"survey": survey.id}),
+            Log("info", f"asking for statistics {self._what_for}", {"survey": survey.id}),
         ]
 
+    @property
+    def _what_for(self) -> str:
+        return "for class weights" if self._ledger.trains else "before training"
+
     def wait(self, now: float) -> None:
-        """Wait for the first statistics from now on, if training does."""
-        if self.deadline is None and not self._waited and not self._ledger.trains:
+        """Wait for the first statistics from now on, if they are needed."""
+        if self.deadline is None and not self._waited and self._waits:
             self.deadline = now + self._settings.statistics.wait_s
 
     def tick(self, now: float) -> None:
@@ -58,22 +71,26 @@ class Asking:
 
     @property
     def ready(self) -> bool:
-        """Whether training waits for statistics, and there are enough."""
-        if self._ledger.trains or not self._surveys.is_open(self._first):
+        """Whether statistics are needed, and there are enough."""
+        if not self._waits or not self._surveys.is_open(self._first):
             return False
         wanted = self._settings.statistics.min_devices
         found = self._surveys.with_examples(self._first)
         no_time_limit = not self._settings.statistics.wait_s
         return found >= wanted or (found > 0 and self._waited and not no_time_limit)
 
-    def finish(self, wall: float) -> tuple[SaveSurvey, SaveAggregation, Log]:
-        """Write the constants into the model, as its first version to be trained."""
+    def finish(self, wall: float) -> tuple[list[Command], SaveAggregation | None]:
+        """Take note of the classes and, before training, write the constants into the model's first version."""
         statistics = self._surveys.statistics(self._first)
-        devices = self._surveys.with_examples(self._first)
-        saved = self._ledger.standardize(statistics, wall)
+        fields = {"devices": self._surveys.with_examples(self._first), "rows": statistics.rows}
         self.deadline = None
-        told = Log("info", "statistics are in: training begins", {"devices": devices, "rows": statistics.rows})
-        return self._surveys.close(self._first, wall), saved, told
+        commands: list[Command] = [self._surveys.close(self._first, wall)]
+        if classes_of(self._model):
+            commands.append(self._ledger.find(class_counts=tuple(statistics.classes.tolist())))
+        if self._ledger.trains:
+            return [*commands, Log("info", "statistics are in: classes are weighted", fields)], None
+        saved = self._ledger.standardize(statistics, wall)
+        return [*commands, saved, Log("info", "statistics are in: training begins", fields)], saved
 
     def open(self, event: SurveyRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
         """Ask what an operator wants to know."""
@@ -91,8 +108,9 @@ class Asking:
 
     def close(self, event: SurveyCloseRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
         """Ask no more."""
-        if event.survey == self._first and not self._ledger.trains:
-            text = "training waits for this survey; set [statistics] min_devices to fewer if they are too many"
+        if event.survey == self._first and self._waits:
+            who = "class weights wait" if self._ledger.trains else "training waits"
+            text = f"{who} for this survey; set [statistics] min_devices to fewer if they are too many"
             return [], Reply(request_id=event.request_id, error=text)
         try:
             saved = self._surveys.close(event.survey, wall)

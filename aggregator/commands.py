@@ -17,6 +17,7 @@ from aggregator.records import (
     Answer,
     Counters,
     DeviceRecord,
+    Findings,
     JournalEntry,
     ServerState,
     Shelf,
@@ -78,7 +79,14 @@ class SaveAnswer:
     total: FeatureStatistics | Metrics
 
 
-StoreCommand: TypeAlias = SaveSurvey | SaveAnswer | Journal | SaveAggregation | SaveFleet | SaveIssued
+@dataclass(frozen=True, slots=True)
+class SaveFindings:
+    """Keep what surveys found about the fleet's data."""
+
+    findings: Findings
+
+
+StoreCommand: TypeAlias = SaveSurvey | SaveAnswer | SaveFindings | Journal | SaveAggregation | SaveFleet | SaveIssued
 
 
 class Acknowledge(Struct, frozen=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from models.weighting import EFFECTIVE_BETA, MAX_CLASS_WEIGHT, WeightingName
 from protocol.clock import ClockSettings
 from protocol.fields import Identifier
 from protocol.link import BrokerSettings
@@ -86,7 +87,7 @@ class AdmissionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class StatisticsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[statistics]``: what the federation's data look like, asked before anything is trained."""
+    """``[statistics]``: what the federation's data look like, and what follows from it."""
 
     before_training: bool = False
     """Announce version 0 without training, ask for statistics, and make version 1 with the constants they give."""
@@ -96,6 +97,13 @@ class StatisticsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """After so long one device is enough. Counted by the process: a restart begins anew. 0: wait for all of them."""
     min_examples: PositiveCount = 1
     """A device with fewer says that it has none."""
+    class_weights: WeightingName = "none"
+    """Devices train with weights of the classes, by the federation's counts (see ``models.weighting``). Counted by the
+    survey before training, or by one of its own while training goes on without weights."""
+    max_class_weight: Annotated[float, Meta(ge=1.0, le=1000.0)] = MAX_CLASS_WEIGHT
+    """No class counts more than so many times the least."""
+    effective_beta: Annotated[float, Meta(ge=0.0, lt=1.0)] = EFFECTIVE_BETA
+    """Of ``effective``: from 0 (all alike) towards 1 (``balanced``)."""
 
 
 class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from aggregator.admission import Gate, Refused
 from aggregator.buffer import Buffer, Contribution
 from aggregator.clipping import NormMedian
-from aggregator.commands import SaveAggregation
+from aggregator.commands import SaveAggregation, SaveFindings
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
 from aggregator.keyring import NO_KEYS, Keyring
@@ -93,6 +95,8 @@ class Ledger:
         self.epoch = restored.epoch
         self.version = restored.version
         self.server = restored.server
+        self.findings = restored.findings
+        """What is announced with the versions, whichever is current."""
         self.shelf, self.expired = restock(restored.shelf, [], settings.downlink.keep_versions)
         """Blobs on the broker that no kept version needs."""
         self.withdrawn = restored.withdrawn
@@ -239,6 +243,11 @@ class Ledger:
         record = record_of(number, "statistics", made, wall)
         server = initial_state(master, self._optimizer)
         return self._publish(record, server, self._evaluate(made.vector), wall, step_norm=0.0)
+
+    def find(self, **found: Any) -> SaveFindings:  # noqa: ANN401 - fields of ``Findings``
+        """Take note of what a survey found."""
+        self.findings = msgspec.structs.replace(self.findings, **found)
+        return SaveFindings(self.findings)
 
     def cleared(self, gone: tuple[Shelf, ...]) -> None:
         """Forget blobs that are no longer on the broker. The store learns of it with the next version: early enough."""

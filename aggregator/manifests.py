@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aggregator.configuration import AggregatorSettings
 from aggregator.keyring import NO_KEYS, Keyring
-from aggregator.records import VersionRecord
+from aggregator.records import Findings, VersionRecord
 from models import Model, Personal, Pipeline, TrainingPlan
+from models.answering import classes_of
+from models.weighting import class_weights
 from protocol import tensors
 from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
@@ -16,6 +18,7 @@ from protocol.surveys import Survey
 
 _LARGEST_VERSION = 2**53 - 1
 _ANY_DIGEST = "f" * 64
+NO_FINDINGS = Findings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +39,9 @@ def manifest_of(
     *,
     surveys: Sequence[Survey] = (),
     trains: bool = True,
+    findings: Findings = NO_FINDINGS,
 ) -> Manifest:
-    """Return the announcement of a version, and of the open surveys."""
+    """Return the announcement of a version, of the open surveys, and of what earlier ones found."""
     return Manifest(
         federation=settings.aggregator.federation,
         epoch=history.epoch,
@@ -49,7 +53,7 @@ def manifest_of(
         parameters=version.digest,
         blob=version.blob,
         deltas=[version.delta] if version.delta else [],
-        training=TrainingPlan.from_data(settings.training).to_data(),
+        training=_plan(settings, model, findings).to_data(),
         features=Pipeline.from_data(settings.features).to_data() if settings.features else {},
         personal=Personal.from_data(settings.personal).to_data() if settings.personal else {},
         participation=settings.participation,
@@ -58,6 +62,17 @@ def manifest_of(
         signing_keys=keys.signing_keys,
         sealing=keys.sealing,
     )
+
+
+def _plan(settings: AggregatorSettings, model: Model, findings: Findings) -> TrainingPlan:
+    plan, table = TrainingPlan.from_data(settings.training), settings.statistics
+    # Counted before [model] became one of other classes: they say nothing of these.
+    if table.class_weights == "none" or len(findings.class_counts) != classes_of(model):
+        return plan
+    weights = class_weights(
+        findings.class_counts, table.class_weights, most=table.max_class_weight, beta=table.effective_beta
+    )
+    return replace(plan, class_weights=tuple(weights))
 
 
 def largest_manifest_bytes(
@@ -76,18 +91,24 @@ def largest_manifest_bytes(
         delta=DeltaRef(base_version=_LARGEST_VERSION, blob=_blob(settings, model, codec)) if codec else None,
     )
     history = History(epoch="f" * 16, generation=_LARGEST_VERSION, issued=_LARGEST_VERSION)
-    return len(keys.manifest(manifest_of(settings, model, history, version, keys, surveys=surveys)))
+    findings = Findings(class_counts=(1,) * classes_of(model))
+    manifest = manifest_of(settings, model, history, version, keys, surveys=surveys, findings=findings)
+    return len(keys.manifest(manifest))
 
 
 def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> None:
     """Raise ``ConfigurationError`` when devices would refuse this federation's manifests as too large."""
-    first = [Survey(id="f" * 16, kind="statistics")] if settings.statistics.before_training else []
+    table = settings.statistics
+    asks = table.before_training or table.class_weights != "none"
+    first = [Survey(id="f" * 16, kind="statistics", min_examples=table.min_examples)] if asks else []
     found = largest_manifest_bytes(settings, model, keys, first)
     if found > MAX_MANIFEST_BYTES:
         spec, features = len(repr(dict(model.spec))), len(repr(dict(settings.features)))
+        weighs = table.class_weights != "none" or settings.training.get("class_weights")
+        weights = f", or do without class_weights ({9 * model.outputs}, for {model.outputs} classes)" if weighs else ""
         raise ConfigurationError(
-            f"the manifest of a version would have {found} bytes, at most {MAX_MANIFEST_BYTES} are allowed: "
-            f"make the description of [model] (it takes about {spec}) or of [features] (about {features}) shorter"
+            f"the manifest of a version would have {found} bytes, at most {MAX_MANIFEST_BYTES} are allowed: make the "
+            f"description of [model] (it takes about {spec}) or of [features] (about {features}) shorter{weights}"
         )
 
 

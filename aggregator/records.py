@@ -112,6 +112,13 @@ class SurveyRecord:
     """So many of them had examples."""
 
 
+class Findings(Struct, frozen=True, kw_only=True):
+    """What surveys found about the fleet's data, and devices are told with every version; a rollback leaves it."""
+
+    class_counts: tuple[int, ...] = ()
+    """Examples of each class; empty: nobody was asked, or nothing is classified."""
+
+
 class DeviceRecord(Struct, kw_only=True):
     """What is known of one device; survives restarts and needs nothing retained on the broker."""
 
@@ -187,3 +194,4 @@ class Restored:
     shelf: tuple[Shelf, ...] = ()
     surveys: tuple[SurveyRecord, ...] = ()
     """Those that are open, the oldest first."""
+    findings: Findings = field(default_factory=Findings)

@@ -68,9 +68,11 @@ class Releases:
         return [saved, *self._version_made(saved, now)]
 
     def _statistics_are_in(self, now: float, wall: float) -> list[Command]:
-        closed, saved, told = self._asking.finish(wall)
+        commands, saved = self._asking.finish(wall)
+        if saved is None:
+            return [*commands, *self._speaker.announce_anew(wall)]
         self._pace.version_made(now)
-        return [closed, saved, told, *self._version_made(saved, now)]
+        return [*commands, *self._version_made(saved, now)]
 
     def _version_made(self, saved: SaveAggregation, now: float) -> list[Command]:
         self._fleet.counters.versions_published += 1

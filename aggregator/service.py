@@ -35,6 +35,7 @@ from aggregator.commands import (
     Publish,
     Reply,
     SaveAggregation,
+    SaveFindings,
     StoreCommand,
     Subscribe,
 )
@@ -364,6 +365,8 @@ class Service:
             case SaveAggregation(version=version, shelf=shelf) if version:
                 self._snapshots.note(version, shelf)
                 self._exporter.note(version)
+            case SaveFindings(findings=findings):
+                self._snapshots.note_findings(findings)
 
     def _publish(self, message: Publish) -> None:
         taken = self._link.publish(

@@ -90,6 +90,7 @@ class Speaker:
             self._keys,
             surveys=self._surveys.announced,
             trains=self._ledger.trains,
+            findings=self._ledger.findings,
         )
         return self._announcer.begin(chunks, self._keys.manifest(manifest), self._ledger.expired)
 

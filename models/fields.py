@@ -92,6 +92,17 @@ class Fields:
             raise self.wrong(key, found, f"a number {'above' if above else 'from'} {low:g} {'up ' * above}to {high:g}")
         return float(found)
 
+    def numbers(self, key: str, low: float, high: float, most: int) -> tuple[float, ...]:
+        """Return the list at ``key``: at most ``most`` numbers above ``low``, up to ``high``; empty if not given."""
+        found = self._get(key, ())
+        allowed = f"a list of up to {most} numbers above {low:g} up to {high:g}"
+        if not isinstance(found, list | tuple) or len(found) > most:
+            raise self.wrong(key, found, allowed)
+        for entry in found:
+            if not isinstance(entry, int | float) or isinstance(entry, bool) or not low < entry <= high:
+                raise self.wrong(key, entry, allowed)
+        return tuple(float(entry) for entry in found)
+
     def text(self, key: str) -> str:
         """Return the text at ``key``."""
         found = self._get(key, None)

@@ -18,9 +18,11 @@ class BoundLoss(Protocol):
         """Return the mean loss over the batch, and overwrite ``output`` with the gradient of that mean by itself."""
 
 
-def bind_loss(spec: NetworkSpec, rows: int) -> BoundLoss:
-    """Return the loss that the spec names, for batches of ``rows``."""
+def bind_loss(spec: NetworkSpec, rows: int, class_weights: FloatArray | None = None) -> BoundLoss:
+    """Return the loss that the spec names, for batches of ``rows``; ``class_weights`` are of a cross-entropy's."""
     if spec.loss == "cross_entropy":
+        if class_weights is not None:
+            return _WeightedCrossEntropy(rows, spec.outputs, class_weights)
         return _CrossEntropy(rows, spec.outputs)
     if spec.loss == "huber":
         return _Huber(rows, spec.outputs, spec.huber_delta)
@@ -69,6 +71,42 @@ class _CrossEntropy:
         flat[index] -= self._share
         loss += float(np.dot(np.log(total, out=total), self._rows_ones))
         return loss / self._rows
+
+
+class _WeightedCrossEntropy:
+    """Mean over the rows of ``weight[label]`` times the cross-entropy: divided by the rows, not by their weights.
+
+    PyTorch's ``weight=`` divides by the sum of the batch's weights. Then a batch of one class has the gradient that it
+    has without weights, and a device that holds one class alone is not weighted at all. Divided by the rows, an
+    average of devices by their numbers of examples is the weighted loss of all examples together.
+    """
+
+    def __init__(self, rows: int, classes: int, weights: FloatArray) -> None:
+        self._shares = (weights / rows).astype(np.float32)
+        self._first = np.arange(rows, dtype=np.int64) * classes
+        self._index = np.empty(rows, np.int64)
+        self._picked = np.empty(rows, np.float32)
+        self._share = np.empty(rows, np.float32)
+        self._peak = np.empty((rows, 1), np.float32)
+        self._total = np.empty(rows, np.float32)
+        self._total_column = self._total.reshape(rows, 1)
+        self._share_column = self._share.reshape(rows, 1)
+        self._ones = np.ones(classes, np.float32)
+
+    def __call__(self, output: FloatArray, wanted: IntArray) -> float:
+        np.maximum.reduce(output, axis=1, keepdims=True, out=self._peak)
+        np.subtract(output, self._peak, out=output)
+        index = np.add(wanted, self._first, out=self._index)
+        flat = output.reshape(-1)
+        flat.take(index, out=self._picked, mode="clip")
+        share = self._shares.take(wanted, out=self._share, mode="clip")
+        np.exp(output, out=output)
+        total = np.dot(output, self._ones, out=self._total)
+        column = np.divide(self._share_column, self._total_column, out=self._peak)
+        np.multiply(output, column, out=output)
+        flat[index] -= share
+        np.log(total, out=total)
+        return float(np.dot(np.subtract(total, self._picked, out=total), share))
 
 
 class _MeanSquaredError:

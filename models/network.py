@@ -16,7 +16,7 @@ from models.parameters import FloatArray, join
 from models.plan import TrainingPlan
 from models.spec import NetworkSpec, Task
 from models.stepping import NetworkStepper, Stepper
-from models.workspace import Workspace, check_step
+from models.workspace import Workspace, check_step, check_weights
 
 __all__ = ["Model", "Workspace"]
 
@@ -81,6 +81,7 @@ class Model:
     def check_plan(self, plan: TrainingPlan) -> None:
         """Raise ``PlanError`` when the model cannot be trained as the plan says, however many examples there are."""
         check_step(self, plan.batch_size)
+        check_weights(self, plan.class_weights)
 
     def stepper(self, start: FloatArray, plan: TrainingPlan) -> Stepper:
         """Return what takes the steps of a training from a copy of ``start``, as the plan says."""

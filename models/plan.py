@@ -16,6 +16,8 @@ MAX_RATE = 1e3
 MAX_PROXIMAL = 1e3
 MAX_CLIP_NORM = 1e9
 MAX_DEADLINE_S = 1e7
+MAX_WEIGHT = 1e3
+MAX_WEIGHTS = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,9 @@ class TrainingPlan:
     """Seconds of training after which ``on_deadline`` applies, at the next step; 0 = none."""
     on_deadline: Literal["resume", "send"] = "resume"
     """``resume``: rest as long, then go on. ``send``: send what there is, with a weight by steps done."""
+    class_weights: tuple[float, ...] = ()
+    """What an example of each class counts in the loss that is trained (see ``models.losses``); empty: all alike.
+    What is measured is measured without them."""
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> TrainingPlan:
@@ -54,6 +59,7 @@ class TrainingPlan:
             clip_norm=fields.number("clip_norm", 0.0, MAX_CLIP_NORM, 0.0),
             deadline_s=fields.number("deadline_s", 0.0, MAX_DEADLINE_S, 0.0),
             on_deadline=cast("Literal['resume', 'send']", fields.choice("on_deadline", ("resume", "send"), "resume")),
+            class_weights=fields.numbers("class_weights", 0.0, MAX_WEIGHT, MAX_WEIGHTS),
         )
         fields.finish()
         if plan.optimizer == "adam" and plan.momentum:
@@ -61,8 +67,13 @@ class TrainingPlan:
         return plan
 
     def to_data(self) -> dict[str, Any]:
-        """Return the plan as data, complete; ``from_data`` gives the same plan again."""
-        return asdict(self)
+        """Return the plan as data, from which ``from_data`` makes the same plan again.
+
+        It is complete but for ``class_weights`` where there are none: ends that are older know no such key.
+        """
+        data = asdict(self)
+        weights = data.pop("class_weights")
+        return data | ({"class_weights": list(weights)} if weights else {})
 
     def steps(self, examples: int) -> int:
         """Return how many steps the whole plan takes on so many examples (more than 0)."""

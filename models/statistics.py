@@ -21,9 +21,6 @@ MAX_COLUMNS = 4096
 """A report of so many has about half a megabyte."""
 MAX_CLASSES = 2**16
 
-MAX_CLASS_WEIGHT = 10.0
-"""A class that hardly occurs counts so much more at most: a few wrong labels must not lead the training."""
-
 GRID: Final = Grid(0.05)
 _BLOCK_ROWS = 4096
 _LARGEST = float(np.finfo(np.float32).max)
@@ -115,21 +112,6 @@ class FeatureStatistics:
         found = GRID.quantiles(self.buckets[column], shares)
         inside: list[float] = np.clip(found, self.minimum[column], self.maximum[column]).tolist()
         return inside
-
-    def class_weights(self) -> list[float]:
-        """Return what an example of each class should count, so that classes count alike: mean 1 over the examples.
-
-        ``n / (k * n_c)`` (King and Zeng 2001) with ``k`` classes that occur, at most ``MAX_CLASS_WEIGHT`` times the
-        least; 1 for a class that does not occur.
-        """
-        there = self.classes > 0
-        if not there.any():
-            return [1.0] * len(self.classes)
-        wanted = np.where(there, 1.0 / np.maximum(self.classes, 1), 0.0)
-        wanted = np.minimum(wanted, MAX_CLASS_WEIGHT * wanted[there].min())
-        mean = float((wanted * self.classes).sum() / self.classes.sum())
-        weights: list[float] = np.where(there, wanted / mean, 1.0).tolist()
-        return weights
 
     def to_data(self) -> dict[str, Any]:
         """Return the figures as data for msgpack; ``from_data`` gives them again."""

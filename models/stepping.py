@@ -50,7 +50,7 @@ class NetworkStepper:
         self._plan = plan
         self._start = start
         self.parameters = start.copy()
-        self._workspace = Workspace(model, self.parameters)
+        self._workspace = Workspace(model, self.parameters, plan.class_weights)
         self._optimizer = _optimizer(plan, self.parameters)
         self._drift = np.empty_like(start) if plan.proximal else None
 

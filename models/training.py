@@ -31,7 +31,8 @@ class TrainingResult:
     num_examples: int
     """Examples of the data set, each counted once however often it was seen: the weight in an average."""
     loss: float
-    """Mean over the examples of the last epoch, each before its step and without penalties; NaN without a step."""
+    """Mean over the examples of the last epoch, each before its step and without penalties; NaN without a step.
+    With the plan's class weights, where it has any."""
     finished: bool
     """Whether the plan was carried out; False when ``should_stop`` ended it."""
 
@@ -89,7 +90,7 @@ class Training:
     ) -> None:
         """Begin from a copy of ``parameters``; raise ``DataError`` when there are no examples.
 
-        Raises ``PlanError`` where the model cannot be trained as the plan says.
+        Raises ``PlanError`` where the model cannot be trained as the plan says (weights of other classes).
 
         All chance comes from ``rng``, which belongs to the training from now on. With ``turns`` the optimizer starts
         from zero in each.

@@ -13,7 +13,7 @@ from models.losses import BoundLoss, bind_loss
 from models.parameters import FloatArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from models.network import Model
 
@@ -32,8 +32,14 @@ class Workspace:
     batch size that occurs; in a training these are two, the full batch and the last.
     """
 
-    def __init__(self, model: Model, parameters: FloatArray) -> None:
+    def __init__(self, model: Model, parameters: FloatArray, class_weights: Sequence[float] = ()) -> None:
+        """Bind; ``class_weights``, one for each class, are of the loss. Raises ``PlanError`` where there are no such.
+
+        Those of a training: what is measured is measured without them.
+        """
         self._model = model
+        check_weights(model, class_weights)
+        self._class_weights = np.array(class_weights, np.float32) if class_weights else None
         self.leave: Callable[[], bool] | None = None
         """Asked between the layers of ``forward`` and ``loss_and_gradient``; True: raise ``StepLeftError``."""
         self._spec = model.network
@@ -95,9 +101,18 @@ class Workspace:
             tie = Tie(self._values, self._gradients, rows, Buffers(), first=True)
             shape = self._spec.input_shape
             reader = Reader(shape, rows) if len(shape) > 1 else None
-            found = _Bound(reader, bind_all(self._model.layers, tie), bind_loss(self._spec, rows))
+            loss = bind_loss(self._spec, rows, self._class_weights)
+            found = _Bound(reader, bind_all(self._model.layers, tie), loss)
             self._bound[rows] = found
         return found
+
+
+def check_weights(model: Model, weights: Sequence[float]) -> None:
+    """Raise ``PlanError`` when these are no weights of the model's classes; none at all are fine for every model."""
+    classes = model.outputs if model.task == "classification" else 0
+    if weights and len(weights) != classes:
+        having = f"{classes} classes" if classes else f"no classes (its task is {model.task})"
+        raise PlanError(f"training: class_weights has {len(weights)} numbers, the model {having}")
 
 
 def check_step(model: Model, rows: int) -> None:

@@ -31,7 +31,7 @@ from aggregator.adapters.snapshot import Snapshot, read_snapshot
 from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
 from aggregator.configuration import RegistryTable
 from aggregator.numbering import next_generation, next_number
-from aggregator.records import Counters, ServerState, Shelf, VersionRecord
+from aggregator.records import Counters, Findings, ServerState, Shelf, VersionRecord
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +246,7 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         "meaning": founding.meaning,
         "shared": founding.shared or founding.layout,
         "shelf": json_of(shelf),
+        "findings": json_of(snapshot.findings if snapshot else Findings()),
     }
     # executescript commits a transaction that is open, so the script holds the BEGIN itself.
     db.executescript(f"BEGIN IMMEDIATE;{TABLES}")

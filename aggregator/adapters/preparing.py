@@ -138,20 +138,32 @@ def _keyring(security: SecurityTable) -> Keyring:
 
 
 def _check_statistics(settings: AggregatorSettings, model: Model) -> None:
-    if not settings.statistics.before_training:
+    table = settings.statistics
+    weighs = table.class_weights != "none"
+    if weighs:
+        _check_class_weights(settings, model)
+    if not (table.before_training or weighs):
         return
-    name = "statistics.before_training"
-    if standardize_of(model) is None:
+    name = "statistics.before_training" if table.before_training else "statistics.class_weights"
+    if table.before_training and standardize_of(model) is None and not weighs:
         raise ConfigurationError(
-            f"{name}: the model has no place for the constants; "
-            "begin it with a layer standardize, or set standardize = true"
+            f"{name}: the model has no place for the constants; begin it with a layer standardize, or set "
+            "standardize = true (or set class_weights, if those are what you want)"
         )
-    if settings.downlink.encoding != "f32":
+    if table.before_training and standardize_of(model) is not None and settings.downlink.encoding != "f32":
         raise ConfigurationError(f"{name} needs downlink.encoding 'f32': half precision would round the constants")
     try:
         check_countable(model)
     except CannotAsk as exc:
         raise ConfigurationError(f"{name}: {exc}") from exc
+
+
+def _check_class_weights(settings: AggregatorSettings, model: Model) -> None:
+    name = f"statistics.class_weights {settings.statistics.class_weights!r}"
+    if model.task != "classification":
+        raise ConfigurationError(f"{name}: the model's task is {model.task}, without classes; set it to 'none'")
+    if "class_weights" in settings.training:
+        raise ConfigurationError(f"{name}: [training] class_weights says other ones; leave out one of the two")
 
 
 def _check_schedule(settings: AggregatorSettings) -> None:

@@ -13,7 +13,7 @@ from aggregator.adapters.errors import StoreDamaged
 from aggregator.adapters.rows import JOURNAL_COLUMNS, VERSION_COLUMNS, journal_entry_of, plain_of, version_of
 from aggregator.adapters.survey_rows import open_surveys
 from aggregator.downlink import vector_of
-from aggregator.records import Counters, DeviceRecord, Restored, ServerState, Shelf, VersionRecord
+from aggregator.records import Counters, DeviceRecord, Findings, Restored, ServerState, Shelf, VersionRecord
 
 
 def read_meta(db: sqlite3.Connection) -> dict[str, str | bytes]:
@@ -47,6 +47,8 @@ def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | 
         withdrawn=plain_of(_text(meta["withdrawn"]), tuple[tuple[int, int], ...]),
         shelf=plain_of(_text(meta["shelf"]), tuple[Shelf, ...]),
         surveys=open_surveys(db),
+        # A store from before there were any has none.
+        findings=plain_of(_text(meta.get("findings", "{}")), Findings),
     )
 
 

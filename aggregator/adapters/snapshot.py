@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from aggregator.records import Restored, Shelf, VersionRecord
+from aggregator.records import Findings, Restored, Shelf, VersionRecord
 from models import Model
 from protocol.adapters.repeats import Repeats
 from protocol.chunks import digest_of
@@ -42,6 +43,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     digest: str
     shelf: tuple[Shelf, ...] = ()
     """Blobs that lie on the broker."""
+    findings: Findings = Findings()
+    """What surveys found about the fleet's data: in a new epoch it is as true."""
 
 
 def write_snapshot(directory: Path, snapshot: Snapshot) -> None:
@@ -81,13 +84,15 @@ class SnapshotKeeper:
         self._generation = restored.generation
         self._model = model
         self._meaning = meaning
+        self._findings = restored.findings
+        self._latest: Snapshot | None = None
         self._pending: Snapshot | None = None
         self._not_before = -math.inf
         self._repeats = Repeats(log, "cannot write the snapshot")
 
     def note(self, version: VersionRecord, shelf: tuple[Shelf, ...]) -> None:
         """Remember what the next snapshot holds."""
-        self._pending = Snapshot(
+        self._latest = self._pending = Snapshot(
             federation=self._federation,
             store_id=self._store_id,
             instances=self._instances,
@@ -99,7 +104,14 @@ class SnapshotKeeper:
             parameters=version.parameters,
             digest=version.digest,
             shelf=shelf,
+            findings=self._findings,
         )
+
+    def note_findings(self, findings: Findings) -> None:
+        """Remember what goes with this version and those that come."""
+        self._findings = findings
+        if self._latest is not None:
+            self._latest = self._pending = replace(self._latest, findings=findings)
 
     def wait_s(self, now: float) -> float:
         """Return after how many seconds ``write_if_due`` has something to do."""

@@ -32,7 +32,7 @@ from aggregator.adapters.rows import (
 from aggregator.adapters.schema import connect, wal_of
 from aggregator.adapters.survey_rows import write_surveys
 from aggregator.buffer import Contribution
-from aggregator.commands import Journal, SaveAggregation, SaveAnswer, SaveFleet, SaveIssued, StoreCommand
+from aggregator.commands import Journal, SaveAggregation, SaveAnswer, SaveFindings, SaveFleet, SaveIssued, StoreCommand
 from aggregator.configuration import RegistryTable
 from aggregator.records import MAX_INCARNATIONS, Answer, Counters, JournalEntry, Restored, ServerState, VersionRecord
 
@@ -154,6 +154,8 @@ class _Transaction:
                 self._save_fleet(command)
             elif isinstance(command, SaveIssued):
                 put_meta(self._db, {"issued": str(command.issued)})
+            elif isinstance(command, SaveFindings):
+                put_meta(self._db, {"findings": json_of(command.findings)})
 
     def _journal(self, entries: list[JournalEntry], *, emptied: bool) -> None:
         places = self._deltas.place([entry.delta for entry in entries], afresh=emptied)

@@ -17,6 +17,7 @@ from aggregator.commands import (
     Publish,
     SaveAggregation,
     SaveAnswer,
+    SaveFindings,
     SaveFleet,
     SaveIssued,
     SaveSurvey,
@@ -165,6 +166,8 @@ class Bench:
                     )
                     sequences = {**self.restored.sequences, **accepted}
                     self.restored = replace(self.restored, surveys=surveys, sequences=sequences)
+                case SaveFindings(findings):
+                    self.restored = replace(self.restored, findings=findings)
                 case SaveIssued(issued):
                     self.restored = replace(self.restored, issued=issued)
                 case SaveFleet():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from aggregator.commands import Publish, Reply, SaveAggregation, SaveAnswer, SaveIssued, SaveSurvey
+from aggregator.commands import Publish, Reply, SaveAggregation, SaveAnswer, SaveFindings, SaveIssued, SaveSurvey
 from aggregator.configuration import AdmissionTable, ScheduleTable, StatisticsTable
 from aggregator.events import SurveyCloseRequested, SurveyRequested
 from models import Dataset, build
@@ -255,7 +255,7 @@ def test_version_0_waits_for_statistics_and_version_1_has_their_constants() -> N
     assert bench.version == 0
     commands = bench.send(report("d2", content(2), survey=survey.id), "d2")
 
-    assert [type(c) for c in commands[:3]] == [SaveAnswer, Publish, SaveSurvey]
+    assert [type(c) for c in commands[:4]] == [SaveAnswer, Publish, SaveSurvey, SaveFindings]
     (saved,) = only(commands, SaveAggregation)
     assert saved.version
     assert saved.version.kind == "statistics"

@@ -109,11 +109,13 @@ def test_refusals_say_why(federation: Federation) -> None:
         assert receipt["next_after_s"] > 0
 
 
-def test_the_documented_training_is_the_training() -> None:
+@pytest.mark.parametrize("weights", [[], [0.5, 1.5, 4.0]], ids=["alike", "weighted"])
+def test_the_documented_training_is_the_training(weights: list[float]) -> None:
     """With one batch that holds all examples no shuffling can make a difference."""
     spec = {"kind": "softmax", "inputs": 5, "outputs": 3, "l2": 0.1}
     plan = TrainingPlan.from_data(
         {"epochs": 6, "batch_size": 50, "learning_rate": 0.3, "momentum": 0.5, "proximal": 0.2, "clip_norm": 0.4}
+        | {"class_weights": weights}
     )
     rng = np.random.default_rng(1)
     model = build(spec)

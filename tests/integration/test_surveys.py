@@ -19,12 +19,17 @@ from device_agent.settings import DataSettings
 from fedmq.audit import audit
 from fedmq.books import aggregator_books, all_device_books
 from fedmq.embedded_broker import EmbeddedBroker
-from models import build
+from models import TrainingPlan, build
 from models.answering import classes_of, columns_of, no_statistics, statistics_of
 from models.layers import CONSTANTS
 from models.statistics import FeatureStatistics
+from models.weighting import class_weights
+from protocol.link import Received
+from protocol.messages import Manifest, decode_manifest
+from protocol.topics import Topics
 from tests.integration.test_signed_and_sealed import Keys
 from tests.support.federation import Federation, wait_until
+from tests.support.links import Links, Peer
 
 MODEL = {"kind": "softmax", "inputs": 64, "outputs": 10, "standardize": True}
 DEVICES = 3
@@ -123,11 +128,18 @@ def test_every_device_answers_once_whoever_is_killed(broker: EmbeddedBroker, tmp
             assert federation.agent_counters(number)["reports_created"] == 2
 
 
+def current(peer: Peer) -> Manifest:
+    topic = Topics("test").current_model
+    peer.up()
+    peer.subscribe(topic)
+    return decode_manifest(peer.inbox.wait(Received, lambda received: received.topic == topic).payload)
+
+
 @pytest.mark.parametrize("killing", [False, True], ids=["undisturbed", "killed"])
 def test_training_begins_with_the_constants_of_all_devices(
-    broker: EmbeddedBroker, tmp_path: Path, *, killing: bool
+    broker: EmbeddedBroker, links: Links, tmp_path: Path, *, killing: bool
 ) -> None:
-    more = f"[statistics]\nbefore_training = true\nmin_devices = {DEVICES}\n"
+    more = f'[statistics]\nbefore_training = true\nmin_devices = {DEVICES}\nclass_weights = "balanced"\n'
     with Federation(tmp_path, broker.port, model=MODEL, more=more) as federation:
         federation.start_aggregator()
         federation.start_agent(0)
@@ -145,9 +157,11 @@ def test_training_begins_with_the_constants_of_all_devices(
             federation.kill("aggregator")
             federation.start_aggregator()
         federation.wait_for_versions_more(2)
+        plan = TrainingPlan.from_data(current(links(broker.port)).training)
         federation.stop_all()
         books_hold(federation)
 
+        assert list(plan.class_weights) == class_weights(central(federation).classes.tolist(), "balanced")
         assert federation.query("SELECT kind, num_updates FROM versions WHERE version = 1") == [("statistics", 0)]
         assert not federation.query("SELECT * FROM lineage WHERE base_version = 0"), "version 0 was trained"
         wanted = central(federation)

@@ -152,12 +152,13 @@ def output(spec: Table, vector: NDArray[Any], example: NDArray[Any]) -> Array:
     return found
 
 
-def loss(model: Model, vector: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> float:
+def loss(model: Model, vector: NDArray[Any], x: NDArray[Any], y: NDArray[Any], weights: Any = None) -> float:
     spec = model.spec
     parts = Parameters(vector)
     through(x[0].astype(np.float64).reshape(spec["input_shape"]), spec["layers"], parts)
     losses = [
         reference.example_loss(spec, output(spec, vector, example), wanted)[0]
+        * (1.0 if weights is None else weights[wanted])
         for example, wanted in zip(x, y, strict=True)
     ]
     return float(np.mean(losses)) + float(spec["l2"]) / 2.0 * parts.decayed

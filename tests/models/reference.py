@@ -54,14 +54,18 @@ def example_loss(spec: dict[str, Any], output: Array, wanted: Any) -> tuple[floa
     return float(np.mean(loss)), np.where(small, error, delta * np.sign(error)) / len(error)
 
 
-def loss_and_gradient(spec: dict[str, Any], vector: NDArray[Any], x: Any, y: Any) -> tuple[float, Array]:
+def loss_and_gradient(
+    spec: dict[str, Any], vector: NDArray[Any], x: Any, y: Any, weights: Any = None
+) -> tuple[float, Array]:
     layers = unpack(spec, vector)
     sums: Layers = [(np.zeros_like(w), np.zeros_like(b)) for w, b in layers]
     total = 0.0
     for example, wanted in zip(x, y, strict=True):
         values = example_outputs(spec, layers, example)
         loss, slope = example_loss(spec, values[-1], wanted)
-        total += loss
+        weight = 1.0 if weights is None else weights[wanted]
+        total += loss * weight
+        slope = slope * weight
         for i in reversed(range(len(layers))):
             sums[i] = (sums[i][0] + np.outer(values[i], slope), sums[i][1] + slope)
             if i:

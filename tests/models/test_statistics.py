@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from models.errors import DataError
-from models.statistics import GRID, MAX_CLASS_WEIGHT, FeatureStatistics
+from models.statistics import GRID, FeatureStatistics
 
 CLASSES = 3
 numbers = st.one_of(st.floats(-1e6, 1e6, width=32), st.just(math.nan))
@@ -93,26 +93,6 @@ def test_quantiles_stay_within_what_was_seen() -> None:
     assert median == pytest.approx(float(np.median(x)), rel=0.06)
     assert high == pytest.approx(float(np.quantile(x, 0.95)), rel=0.06)
     assert math.isnan(FeatureStatistics.none(1).quantiles(0, [0.5])[0])
-
-
-def test_classes_count_alike_by_their_weights() -> None:
-    labels = np.repeat(np.arange(3), [600, 300, 100])
-
-    weights = np.array(of(np.zeros((1000, 2)), labels).class_weights())
-
-    shares = weights * [600, 300, 100]
-    assert shares == pytest.approx([shares[0]] * 3)
-    assert shares.sum() == pytest.approx(1000)
-
-
-def test_a_rare_class_does_not_lead_and_a_missing_one_does_not_matter() -> None:
-    labels = np.repeat(np.arange(2), [9999, 1])
-
-    weights = of(np.zeros((10_000, 2)), labels).class_weights()
-
-    assert weights[1] == pytest.approx(MAX_CLASS_WEIGHT * weights[0])
-    assert weights[2] == 1.0
-    assert FeatureStatistics.none(2, CLASSES).class_weights() == [1.0] * CLASSES
 
 
 @given(tables)

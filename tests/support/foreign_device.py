@@ -194,7 +194,8 @@ def train(manifest: dict[str, Any], start: Vector, x: list[Vector], y: list[int]
             if plan["max_steps"] and steps == plan["max_steps"]:
                 break
             rows = range(first, min(first + plan["batch_size"], len(x)))
-            gradient = softmax_gradient(model, weights, [x[row] for row in rows], [y[row] for row in rows])
+            counting = plan.get("class_weights") or [1.0] * model["outputs"]
+            gradient = softmax_gradient(model, weights, [x[row] for row in rows], [y[row] for row in rows], counting)
             for i in range(len(weights)):
                 gradient[i] += plan["proximal"] * (weights[i] - start[i])
             norm = math.sqrt(sum(value * value for value in gradient))
@@ -206,8 +207,8 @@ def train(manifest: dict[str, Any], start: Vector, x: list[Vector], y: list[int]
     return Trained([after - before for after, before in zip(weights, start, strict=True)], steps, len(x))
 
 
-def softmax_gradient(model: dict[str, Any], weights: Vector, x: list[Vector], y: list[int]) -> Vector:
-    """Return the gradient of the mean cross-entropy over the batch, and of the L2 penalty on the weight matrix."""
+def softmax_gradient(model: dict[str, Any], weights: Vector, x: list[Vector], y: list[int], counting: Vector) -> Vector:
+    """Return the gradient of the mean weighted cross-entropy over the batch, and of the L2 penalty on the matrix."""
     inputs, outputs = model["inputs"], model["outputs"]
     bias = inputs * outputs
     gradient = [model["l2"] * value for value in weights[:bias]] + [0.0] * outputs
@@ -219,7 +220,7 @@ def softmax_gradient(model: dict[str, Any], weights: Vector, x: list[Vector], y:
         peak = max(scores)
         powers = [math.exp(score - peak) for score in scores]
         for j in range(outputs):
-            error = (powers[j] / sum(powers) - (j == label)) / len(x)
+            error = (powers[j] / sum(powers) - (j == label)) * counting[label] / len(x)
             gradient[bias + j] += error
             for i in range(inputs):
                 gradient[i * outputs + j] += error * features[i]
