@@ -19,9 +19,10 @@ except ModuleNotFoundError as missing:
     hint = "pip install 'fedmq[aggregator]'"
     raise SystemExit(f"fedmq-aggregator: {missing.name} is not installed, as on a device; {hint}") from missing
 
-from aggregator.adapters import cli_surveys, operating, tables
+from aggregator.adapters import cli_cards, cli_surveys, operating, tables
 from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
 from aggregator.adapters.errors import ExportFailed, StoreError, StoreRefused
+from aggregator.adapters.exports import ExportLog
 from aggregator.adapters.lock import StoreInUse
 from aggregator.adapters.preparing import prepare
 from aggregator.adapters.registry import NotKept, open_registry
@@ -52,6 +53,7 @@ app = typer.Typer(
 
 app.add_typer(cli_surveys.survey_app, name="survey")
 app.command()(cli_surveys.surveys)
+app.command()(cli_cards.card)
 
 Config = Annotated[Path, typer.Option("--config", help="The aggregator's TOML file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -183,8 +185,9 @@ def export(  # noqa: PLR0917 - an option each
     settings = load(config, AggregatorSettings)
     examples = Path(settings.evaluation.path) if settings.evaluation.path else None
     wish = exporting.Wish(version=version, to=to, int8=int8, calibration=calibration)
-    with open_registry(Path(settings.aggregator.state_dir)) as registry:
-        done = exporting.export(registry, wish, examples)
+    state_dir = Path(settings.aggregator.state_dir)
+    with open_registry(state_dir) as registry:
+        done = exporting.export(registry, ExportLog(state_dir), wish, examples)
     if json:
         _print_json(done)
     else:

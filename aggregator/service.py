@@ -115,7 +115,9 @@ class Service:
         federation = settings.aggregator.federation
         self._snapshots = SnapshotKeeper(prepared.state_dir, federation, prepared.model, restored, prepared.meaning)
         self._snapshots.note(restored.version, restored.shelf)
-        self._exporter = TfliteExporter(settings.registry, prepared.model, federation, restored.epoch)
+        self._exporter = TfliteExporter(
+            settings.registry, prepared.model, federation, restored.epoch, prepared.state_dir
+        )
         self._exporter.note(restored.version)
         self._timers = Timers(
             interval_s=settings.schedule.interval_s,

@@ -29,6 +29,7 @@ from aggregator.adapters.schema import (
 )
 from aggregator.adapters.snapshot import Snapshot, read_snapshot
 from aggregator.adapters.store import Store, initial_meta, put_meta, save_version
+from aggregator.adapters.term_rows import note_terms
 from aggregator.configuration import RegistryTable
 from aggregator.numbering import next_generation, next_number
 from aggregator.records import Counters, Findings, ServerState, Shelf, VersionRecord
@@ -63,6 +64,8 @@ class Founding:
     """Digest of what the pipeline's inputs mean; empty without one."""
     shared: str = ""
     """Digest of the layout of updates; empty: the model's."""
+    terms: dict[str, Any] = field(default_factory=dict)
+    """Under which versions are made, see ``aggregator.terms``."""
     begin: Callable[[], FirstVersion]
     """Makes version 0."""
     go_on: Callable[[int, bytes], FirstVersion]
@@ -111,6 +114,7 @@ def _opened(path: Path, founding: Founding, limits: RegistryTable, lock: StateLo
             _found(db, path.parent, founding)
         else:
             _check(db, path, founding)
+            note_terms(db, founding.terms)
         _note_this_start(db, founding.clock())
         return Store(path, db, lock, limits)
     except sqlite3.Error as exc:
@@ -251,6 +255,7 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
     # executescript commits a transaction that is open, so the script holds the BEGIN itself.
     db.executescript(f"BEGIN IMMEDIATE;{TABLES}")
     put_meta(db, meta)
+    note_terms(db, founding.terms)
     save_version(db, version, server)
     db.execute("COMMIT")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from aggregator.manifests import check_manifest_fits
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
 from aggregator.surveys import CannotAsk, check_countable
+from aggregator.terms import terms_of
 from models import FeaturesError, Model, Personal, Pipeline, PlanError, SpecError, Split, TrainingPlan, build
 from models.answering import standardize_of
 from protocol import tensors
@@ -62,6 +64,7 @@ class Prepared:
             features=self.pipeline.to_data() if self.pipeline else {},
             meaning=self.meaning,
             shared=self.split.shared.digest,
+            terms=terms_of(self.settings, self.model, self.keys, metadata.version("fedmq")),
             begin=lambda: first_version(self.settings, self.model, time.time()),
             go_on=self._go_on,
             signed=self.keys.signer is not None,

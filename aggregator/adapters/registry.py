@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from aggregator.adapters.card_rows import CardRows, card_rows_of
 from aggregator.adapters.errors import StoreError, StoreRefused
 from aggregator.adapters.restoring import read_meta
 from aggregator.adapters.rows import CONTRIBUTION_COLUMNS, Row, contribution_of, metrics_of
@@ -134,6 +135,37 @@ class Registry:
         """Return what the answers to a survey add up to, as data (see ``models.answering``)."""
         return total_data(self._db, survey)
 
+    def card_rows(self, version: int) -> CardRows:
+        """Return what a card needs beside the version's line; raise ``NotKept``."""
+        if not self.knows(version):
+            raise NotKept(f"there is no version {version}; {self._range_text()}")
+        return card_rows_of(self._db, version)
+
+    def versions_of(self, digest: str) -> list[int]:
+        """Return the versions whose parameters, or whose blob, have this SHA-256; the newest last."""
+        query = "SELECT version FROM versions WHERE digest = ? OR json_extract(blob, '$.digest') = ? ORDER BY version"
+        return [version for (version,) in self._db.execute(query, (digest, digest))]
+
+    def blob_lengths(self) -> list[int]:
+        """Return how long the versions' blobs are: one length, unless the encoding was changed."""
+        return [
+            length
+            for (length,) in self._db.execute("SELECT DISTINCT json_extract(blob, '$.total_bytes') FROM versions")
+        ]
+
+    def knows(self, version: int) -> bool:
+        """Return whether there is a version of this number."""
+        return self._db.execute("SELECT 1 FROM versions WHERE version = ?", (version,)).fetchone() is not None
+
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """Have all that is read within be of one moment, whatever the aggregator writes meanwhile."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def spec(self) -> dict[str, Any]:
         """Return the model spec that the parameters belong to."""
         found: dict[str, Any] = json.loads(read_meta(self._db)["spec"])
@@ -146,8 +178,7 @@ class Registry:
 
     def status(self) -> StoreStatus:
         """Return the figures, all of one moment."""
-        self._db.execute("BEGIN")
-        try:
+        with self.one_moment():
             meta = read_meta(self._db)
             newest = self.versions(newest=1)[0]
             decode = msgspec.msgpack.Decoder(DeviceRecord).decode
@@ -162,8 +193,6 @@ class Registry:
                 devices=tuple(decode(record) for (record,) in devices),
                 measured=self.lineage(newest.version).measured,
             )
-        finally:
-            self._db.execute("COMMIT")
 
     def accepted(self) -> list[tuple[str, str, int]]:
         """Return the identity of every update that was ever accepted, in no particular order; repeats are a fault."""

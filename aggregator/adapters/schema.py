@@ -19,7 +19,7 @@ import sqlite3
 from pathlib import Path
 
 DATABASE_NAME = "aggregator.sqlite"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 APPLICATION_ID = 0x666D7161
 """``fmqa``: tells our file from any other SQLite database, before anything is read from it."""
 
@@ -78,8 +78,12 @@ CREATE TABLE versions (
     kind TEXT NOT NULL, created REAL NOT NULL, digest TEXT NOT NULL,
     blob TEXT NOT NULL, delta TEXT,  -- references as JSON
     metrics TEXT NOT NULL, num_updates INTEGER NOT NULL, total_weight REAL NOT NULL, step_norm REAL NOT NULL,
-    rolled_back_to INTEGER
+    rolled_back_to INTEGER,
+    terms TEXT  -- null: from before they were noted
 );
+
+-- Under which terms versions were made: JSON, named by its SHA-256.
+CREATE TABLE terms (digest TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
 
 -- Questions to the fleet, the newest last; "closed" is null while they are asked. "total" is the sum of the answers:
 -- msgpack, private to the aggregator.
@@ -116,6 +120,10 @@ UPGRADES = {
         "ALTER TABLE lineage ADD COLUMN clip REAL NOT NULL DEFAULT 1.0",
     ),
     3: tuple(re.findall(r"CREATE TABLE (?:surveys|answers) .*?;", TABLES, re.DOTALL)),
+    4: (
+        "ALTER TABLE versions ADD COLUMN terms TEXT",
+        *re.findall(r"CREATE TABLE terms .*?;", TABLES, re.DOTALL),
+    ),
 }
 """What leads from each older schema to the next one."""
 
@@ -124,7 +132,8 @@ TABLE_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 def tables_of(schema: int) -> frozenset[str]:
     """Return the tables that a database of this schema has."""
-    return TABLE_NAMES - {"surveys", "answers"} if schema <= 3 else TABLE_NAMES  # noqa: PLR2004 - see ``UPGRADES``
+    later = {"surveys": 4, "answers": 4, "terms": 5}
+    return frozenset(name for name in TABLE_NAMES if later.get(name, 0) <= schema)
 
 
 def connect(path: Path) -> sqlite3.Connection:

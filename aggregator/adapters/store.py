@@ -231,7 +231,8 @@ def save_version(db: sqlite3.Connection, version: VersionRecord, server: ServerS
     """Write a version, which becomes the current one, and the server state with it; within a transaction."""
     row = version_row(version)
     marks = ", ".join("?" * len(row))
-    db.execute(f"INSERT INTO versions ({VERSION_COLUMNS}) VALUES ({marks})", row)  # noqa: S608 - constants of ours
+    terms = "(SELECT nullif(value, '') FROM meta WHERE key = 'terms')"
+    db.execute(f"INSERT INTO versions ({VERSION_COLUMNS}, terms) VALUES ({marks}, {terms})", row)  # noqa: S608 - constants of ours
     blobs = (version.version, version.parameters, version.delta_bytes)
     db.execute("INSERT INTO parameters (version, vector, delta) VALUES (?, ?, ?)", blobs)
     vectors = [(str(index), vector.astype("<f8").tobytes()) for index, vector in enumerate(server.vectors)]

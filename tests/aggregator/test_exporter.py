@@ -29,10 +29,10 @@ def version(number: int) -> VersionRecord:
     return record_of(number, "initial", render(master, DownlinkTable(), np.random.default_rng(0)), 0.0)
 
 
-def export(folder: Path, numbers: list[int], keep: int = 3) -> None:
+def export(tmp_path: Path, folder: Path, numbers: list[int], keep: int = 3) -> None:
     for number in numbers:
         settings = RegistryTable(export_tflite=str(folder), keep_exports=keep)
-        exporter = TfliteExporter(settings, MODEL, "mill", "00e1")
+        exporter = TfliteExporter(settings, MODEL, "mill", "00e1", tmp_path)
         exporter.note(version(number))
         exporter.close()
 
@@ -42,7 +42,7 @@ def test_versions_appear_and_the_oldest_go(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "notes.txt").touch()
     (folder / "version-mine.tflite").touch()
-    export(folder, [1, 2, 9, 10, 11])
+    export(tmp_path, folder, [1, 2, 9, 10, 11])
     names = [f"version-{number:08}.tflite" for number in (9, 10, 11)]
     assert sorted(path.name for path in folder.iterdir()) == [
         "current.tflite",
@@ -56,7 +56,9 @@ def test_versions_appear_and_the_oldest_go(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_waits(tmp_path: Path) -> None:
-    exporter = TfliteExporter(RegistryTable(export_tflite=str(tmp_path), keep_exports=1000), MODEL, "mill", "00e1")
+    exporter = TfliteExporter(
+        RegistryTable(export_tflite=str(tmp_path), keep_exports=1000), MODEL, "mill", "00e1", tmp_path
+    )
     for number in range(500):
         exporter.note(version(number))
     exporter.close()
@@ -67,13 +69,13 @@ def test_only_the_newest_waits(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
-        export(tmp_path / "file", [1, 2])
+        export(tmp_path, tmp_path / "file", [1, 2])
     assert [record.getMessage().split(" is not in ")[0] for record in caplog.records] == ["version 1", "version 2"]
 
 
 def test_without_a_folder_there_is_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exporter = TfliteExporter(RegistryTable(), MODEL, "mill", "00e1")
+    exporter = TfliteExporter(RegistryTable(), MODEL, "mill", "00e1", tmp_path)
     exporter.note(version(1))
     exporter.close()
     assert not list(tmp_path.iterdir())
