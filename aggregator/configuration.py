@@ -106,6 +106,13 @@ class StatisticsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of ``effective``: from 0 (all alike) towards 1 (``balanced``)."""
 
 
+class BackboneTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[backbone]``: a frozen network that devices run before the model."""
+
+    path: OptionalFilePath = ""
+    """A .tflite file; empty: samples are the model's inputs themselves."""
+
+
 class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[evaluation]``: a gate before publishing; without data it checks only that the step is finite and bounded."""
 
@@ -193,6 +200,7 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A pipeline, as ``models.Pipeline`` takes it; empty: devices bring ready examples."""
     personal: dict[str, Any] = {}
     """What devices keep to themselves, as ``models.Personal`` takes it; empty: nothing."""
+    backbone: BackboneTable = BackboneTable()
     broker: BrokerSettings = BrokerSettings()
     participation: Participation = Participation()
     aggregation: AggregationTable = AggregationTable()

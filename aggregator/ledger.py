@@ -18,6 +18,7 @@ from aggregator.clipping import NormMedian
 from aggregator.commands import SaveAggregation, SaveFindings
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
+from aggregator.frozen import Backbone
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.publishing import restock
 from aggregator.records import (
@@ -41,9 +42,9 @@ from protocol import tensors
 from protocol.messages import ModelUpdate, SealedUpdate
 
 
-def shelf_of(version: int, made: Rendition | VersionRecord) -> list[Shelf]:
-    """Return the blobs of a version as they will lie on the broker."""
-    blobs = [made.blob, *([made.delta.blob] if made.delta else [])]
+def shelf_of(version: int, made: Rendition | VersionRecord, backbone: Backbone | None = None) -> list[Shelf]:
+    """Return the blobs of a version as they will lie on the broker: each version needs the backbone, too."""
+    blobs = [made.blob, *([made.delta.blob] if made.delta else []), *([backbone.ref.blob] if backbone else [])]
     return [Shelf(version=version, digest=blob.digest, chunk_count=blob.chunk_count) for blob in blobs]
 
 
@@ -63,14 +64,14 @@ def record_of(version: int, kind: VersionKind, made: Rendition, created: float) 
 
 
 def first_version(
-    settings: AggregatorSettings, model: Model, created: float
+    settings: AggregatorSettings, model: Model, created: float, backbone: Backbone | None = None
 ) -> tuple[VersionRecord, ServerState, tuple[Shelf, ...]]:
     """Return version 0, the untrained model that the seed gives, with all that a new store has to hold."""
     seed = settings.aggregator.seed
     master = model.init(np.random.default_rng(seed))
     made = render(master, settings.downlink, np.random.default_rng([seed, 0]))
     server = initial_state(master, server_optimizer(settings.aggregation))
-    return record_of(0, "initial", made, created), server, tuple(shelf_of(0, made))
+    return record_of(0, "initial", made, created), server, tuple(shelf_of(0, made, backbone))
 
 
 class Ledger:
@@ -82,9 +83,13 @@ class Ledger:
         model: Model,
         restored: Restored,
         evaluate: Evaluator,
+        *,
         keys: Keyring = NO_KEYS,
+        backbone: Backbone | None = None,
     ) -> None:
         self._settings = settings
+        self.backbone = backbone
+        """What every version needs beside itself."""
         self._model = model
         self._evaluate = evaluate
         self._opener = keys.opener
@@ -281,7 +286,7 @@ class Ledger:
         )
         outcome: Outcome = "published" if rolled_back_to is None else "set-aside"
         aggregation = self._aggregation(outcome, "", wall, metrics, record.version)
-        fresh = shelf_of(record.version, record)
+        fresh = shelf_of(record.version, record, self.backbone)
         self.shelf, self.expired = restock(self.shelf, fresh, self._settings.downlink.keep_versions)
         self.version, self.server, self.metrics = record, server, metrics
         self._empty()

@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aggregator.configuration import AggregatorSettings
+from aggregator.frozen import ENCODING, MAX_BACKBONE_BYTES
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Findings, VersionRecord
 from models import Model, Personal, Pipeline, TrainingPlan
 from models.answering import classes_of
 from models.weighting import class_weights
 from protocol import tensors
-from protocol.messages import MAX_MANIFEST_BYTES, BlobRef, DeltaRef, Manifest
+from protocol.messages import MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, BackboneRef, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
 from protocol.surveys import Survey
 
 _LARGEST_VERSION = 2**53 - 1
 _ANY_DIGEST = "f" * 64
 NO_FINDINGS = Findings()
+_ANY_BACKBONE = BackboneRef(
+    blob=BlobRef(digest=_ANY_DIGEST, total_bytes=MAX_BACKBONE_BYTES, chunk_bytes=MAX_CHUNK_BYTES, encoding=ENCODING),
+    inputs=2**24,
+    outputs=2**24,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,7 @@ def manifest_of(
     surveys: Sequence[Survey] = (),
     trains: bool = True,
     findings: Findings = NO_FINDINGS,
+    backbone: BackboneRef | None = None,
 ) -> Manifest:
     """Return the announcement of a version, of the open surveys, and of what earlier ones found."""
     return Manifest(
@@ -56,6 +63,7 @@ def manifest_of(
         training=_plan(settings, model, findings).to_data(),
         features=Pipeline.from_data(settings.features).to_data() if settings.features else {},
         personal=Personal.from_data(settings.personal).to_data() if settings.personal else {},
+        backbone=backbone,
         participation=settings.participation,
         trains=trains,
         surveys=list(surveys),
@@ -92,7 +100,10 @@ def largest_manifest_bytes(
     )
     history = History(epoch="f" * 16, generation=_LARGEST_VERSION, issued=_LARGEST_VERSION)
     findings = Findings(class_counts=(1,) * classes_of(model))
-    manifest = manifest_of(settings, model, history, version, keys, surveys=surveys, findings=findings)
+    backbone = _ANY_BACKBONE if settings.backbone.path else None
+    manifest = manifest_of(
+        settings, model, history, version, keys, surveys=surveys, findings=findings, backbone=backbone
+    )
     return len(keys.manifest(manifest))
 
 

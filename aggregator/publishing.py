@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from aggregator.commands import Command, Log, Publish
+from aggregator.frozen import Backbone
 from aggregator.records import Shelf
 from protocol.chunks import split
 from protocol.messages import BlobRef
@@ -24,11 +25,45 @@ def chunk_publishes(topics: Topics, blob: BlobRef, data: bytes) -> list[tuple[st
     return [(topics.blob(blob.digest, i), chunk) for i, chunk in enumerate(split(data, blob.chunk_bytes))]
 
 
+class Lasting:
+    """The chunks that all versions share: what the broker has taken on this connection is not sent to it again."""
+
+    def __init__(self, topics: Topics, backbone: Backbone | None) -> None:
+        self._topics = topics
+        self._backbone = backbone
+        self._left: list[int] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Take the broker for one that has nothing: it may be another, or have lost its memory."""
+        self._left = list(range(self._backbone.ref.blob.chunk_count)) if self._backbone else []
+
+    @property
+    def left(self) -> list[int]:
+        """Chunks that the broker has not acknowledged."""
+        return list(self._left)
+
+    def chunk(self, index: int) -> tuple[str, bytes]:
+        """Return topic and payload; they are not all cut at once, which would double the memory."""
+        assert self._backbone is not None  # noqa: S101 - without one there is no index
+        blob = self._backbone.ref.blob
+        start = index * blob.chunk_bytes
+        return self._topics.blob(blob.digest, index), self._backbone.data[start : start + blob.chunk_bytes]
+
+    def acknowledged(self, index: int) -> None:
+        """Take note that the broker has it."""
+        self._left.remove(index)
+
+
 class Announcer:
     """Publishes one version at a time; a newer one replaces it. Begins anew on every connection."""
 
-    def __init__(self, topics: Topics) -> None:
+    def __init__(self, topics: Topics, backbone: Backbone | None = None) -> None:
         self._topics = topics
+        self._lasting = Lasting(topics, backbone)
+        self._first: deque[int] = deque()
+        self._of_lasting: dict[str, int] = {}
+        """Tokens of lasting chunks under way."""
         self._generation = 0
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._under_way: set[str] = set()
@@ -43,8 +78,11 @@ class Announcer:
     def begin(self, chunks: list[tuple[str, bytes]], manifest: bytes, cleanup: tuple[Shelf, ...]) -> list[Command]:
         """Start over with these chunks and this manifest; afterwards clear the blobs in ``cleanup``."""
         self._generation += 1
+        # What versions share stays under way: were it sent anew with each, fast ones would never be announced.
+        sent = set(self._of_lasting.values())
+        self._first = deque(index for index in self._lasting.left if index not in sent)
+        self._under_way = set(self._of_lasting)
         self._waiting = deque(chunks)
-        self._under_way.clear()
         self._manifest = manifest
         self._cleanup = cleanup
         self.cleared = ()
@@ -59,8 +97,11 @@ class Announcer:
         if token not in self._under_way:
             return []
         self._under_way.discard(token)
+        lasting = self._of_lasting.pop(token, None)
         if error:
             return self._failed(error, now)
+        if lasting is not None:
+            self._lasting.acknowledged(lasting)
         return self._advance()
 
     def take_cleared(self) -> tuple[Shelf, ...]:
@@ -71,10 +112,16 @@ class Announcer:
     def link_lost(self) -> None:
         """Forget what was under way: the next connection begins anew."""
         self._generation += 1
-        self._under_way.clear()
+        self._set_down()
         self._waiting.clear()
+        self._lasting.forget()
         self.announced = False
         self.deadline = None
+
+    def _set_down(self) -> None:
+        """Wait no longer for what is under way."""
+        self._under_way.clear()
+        self._of_lasting.clear()
 
     @property
     def _manifest_token(self) -> str:
@@ -82,12 +129,19 @@ class Announcer:
 
     def _advance(self) -> list[Command]:
         commands: list[Command] = []
+        while self._first and len(self._under_way) < WINDOW:
+            index = self._first.popleft()
+            topic, payload = self._lasting.chunk(index)
+            token = f"lasting:{self._generation}:{index}"
+            self._under_way.add(token)
+            self._of_lasting[token] = index
+            commands.append(Publish(topic=topic, payload=payload, retain=True, token=token))
         while self._waiting and len(self._under_way) < WINDOW:
             topic, payload = self._waiting.popleft()
             token = f"chunk:{self._generation}:{len(self._waiting)}"
             self._under_way.add(token)
             commands.append(Publish(topic=topic, payload=payload, retain=True, token=token))
-        if self._waiting or self._under_way:
+        if self._first or self._waiting or self._under_way:
             return commands
         if self.announced:
             self.cleared, self._cleanup = self._cleanup, ()
@@ -108,7 +162,8 @@ class Announcer:
 
     def _failed(self, error: str, now: float) -> list[Command]:
         self._generation += 1  # whatever else is under way no longer matters
-        self._under_way.clear()
+        self._set_down()
+        self._first.clear()
         self._waiting.clear()
         if self.announced:
             text = "the broker did not clear old blobs; trying again with the next version"

@@ -340,7 +340,15 @@ class Service:
 
     def _core_from(self, restored: Restored) -> AggregatorCore:
         made = self._prepared
-        return AggregatorCore(made.settings, made.model, restored, self._instance, made.evaluate, keys=made.keys)
+        return AggregatorCore(
+            made.settings,
+            made.model,
+            restored,
+            self._instance,
+            made.evaluate,
+            keys=made.keys,
+            backbone=made.backbone,
+        )
 
     # -- carrying out -----------------------------------------------------------------------------------------------
 

@@ -33,6 +33,15 @@ class Shaped(Protocol):
         """Classes or values."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleShape:
+    """Which samples fit where something else than a model decides that, as a backbone before it does (``Shaped``)."""
+
+    inputs: int
+    outputs: int
+    task: Task
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Examples ``x``, float32 ``(n, inputs)``, with ``y``: int64 ``(n,)`` labels or float32 ``(n, outputs)`` values.

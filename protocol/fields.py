@@ -22,6 +22,8 @@ Sequence: TypeAlias = Annotated[int, Meta(ge=1, lt=2**53)]
 Index: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
 Fraction: TypeAlias = Annotated[float, Meta(gt=0.0, le=1.0)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e9)]
+Width: TypeAlias = Annotated[int, Meta(ge=1, le=2**24)]
+"""Values of a sample, or of what a network makes of one."""
 CodecName: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,32}\Z", max_length=32)]
 Figure: TypeAlias = Annotated[int, Meta(ge=0, lt=2**53)]
 """A count, or a size in bytes: what JSON, msgpack and SQLite can all hold."""

@@ -35,6 +35,7 @@ from protocol.fields import (
     Sequence,
     Token,
     Version,
+    Width,
 )
 from protocol.surveys import MAX_SURVEYS, Report, SealedReport, Survey
 
@@ -75,6 +76,17 @@ class DeltaRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
     base_version: Version
     blob: BlobRef
+
+
+class BackboneRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A frozen network that devices run before the model: samples go in, and what comes out is the model's input."""
+
+    blob: BlobRef
+    """The whole ``.tflite`` file; its encoding is ``"tflite"``, and its digest pins it."""
+    inputs: Width
+    """Values of a sample."""
+    outputs: Width
+    """Values of an embedding: the inputs of the model."""
 
 
 class Participation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -129,6 +141,8 @@ class Manifest(
     """How rows of sensors become examples, as data; ``models.Pipeline`` checks it. Empty: devices have examples."""
     personal: dict[str, Any] = {}
     """Which parameters devices keep to themselves, as data; ``models.Personal`` checks it. Empty: none."""
+    backbone: BackboneRef | None = None
+    """What samples go through before the model; None: nothing."""
     participation: Participation
     trains: bool = True
     """Whether this version is to be trained; one that is only announced for its surveys is not."""

@@ -153,6 +153,7 @@ SECTIONS: dict[type[Struct], str] = {
     messages.Manifest: "### manifest",
     messages.BlobRef: "### blob reference",
     messages.DeltaRef: "### delta reference",
+    messages.BackboneRef: "### backbone reference",
     messages.Participation: "### participation",
     messages.ModelUpdate: "### update",
     messages.Sealing: "### sealing",

@@ -8,19 +8,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.adapters.backbones import embedded, samples_of
+from aggregator.frozen import Backbone
 from aggregator.stepping import Evaluator
 from models import DataError, Dataset, Model
+from models.data import Shaped
 from protocol.settings import ConfigurationError
 
 
-def evaluator_of(path: str, model: Model) -> Evaluator:
+def evaluator_of(path: str, model: Model, backbone: Backbone | None = None) -> Evaluator:
     """Return what judges parameters on the NPZ file's arrays ``x`` and ``y``; without a path it finds nothing to say.
 
-    Raise ``ConfigurationError`` when the file cannot be read or does not fit the model.
+    With a backbone these are samples, as devices have them, which go through it once, here. Raise
+    ``ConfigurationError`` when the file cannot be read or does not fit, or there is nothing to run the backbone with.
     """
     if not path:
         return lambda _parameters: {}
-    data = _read(Path(path), model)
+    data = _read(Path(path), samples_of(model, backbone))
+    if backbone is not None:
+        data = embedded(backbone, model, data)
 
     def evaluate(parameters: NDArray[np.float32]) -> dict[str, float]:
         # A candidate that has gone astray overflows; its infinite loss is the verdict, a warning would add nothing.
@@ -30,7 +36,7 @@ def evaluator_of(path: str, model: Model) -> Evaluator:
     return evaluate
 
 
-def _read(path: Path, model: Model) -> Dataset:
+def _read(path: Path, model: Shaped) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             missing = [name for name in ("x", "y") if name not in arrays]

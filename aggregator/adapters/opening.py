@@ -62,6 +62,8 @@ class Founding:
     """The pipeline as data; empty: devices have ready examples."""
     meaning: str = ""
     """Digest of what the pipeline's inputs mean; empty without one."""
+    backbone: str = ""
+    """Digest of the frozen network before the model; empty: there is none."""
     shared: str = ""
     """Digest of the layout of updates; empty: the model's."""
     terms: dict[str, Any] = field(default_factory=dict)
@@ -192,12 +194,26 @@ def _check_owner(db: sqlite3.Connection, path: Path, founding: Founding) -> None
     if json.loads(meta["spec"]) != founding.spec:
         put_meta(db, {"spec": json.dumps(founding.spec)})
         log.warning(f"[model] was changed from {meta['spec']!s}; its shape is the same, so training goes on")
+    _check_backbone(path, founding, meta)
     _check_features(db, path, founding, meta)
     # A store from before there was anything private is one of updates that hold everything.
     if meta.get("shared", meta["layout"]) != (founding.shared or founding.layout):
         raise StoreRefused(
             f"{path} holds updates of other parameters than [personal] now leaves to be shared: private is another "
             "list than it was. Set it back, or choose another state_dir to begin anew"
+        )
+
+
+def _check_backbone(path: Path, founding: Founding, meta: dict[str, Any]) -> None:
+    then = str(meta.get("backbone", ""))
+    if then != founding.backbone:
+        before, now = (
+            f"the one whose SHA-256 is {digest}" if digest else "none" for digest in (then, founding.backbone)
+        )
+        raise StoreRefused(
+            f"{path} holds a model of other inputs than the backbone gives: there it is {before}, [backbone] path now "
+            f"names {now}; what was learned would mean something else. Put the file back, or choose another "
+            "state_dir to begin anew with this one"
         )
 
 
@@ -248,6 +264,7 @@ def _found(db: sqlite3.Connection, directory: Path, founding: Founding) -> None:
         "spec": json.dumps(founding.spec),
         "features": json.dumps(founding.features),
         "meaning": founding.meaning,
+        "backbone": founding.backbone,
         "shared": founding.shared or founding.layout,
         "shelf": json_of(shelf),
         "findings": json_of(snapshot.findings if snapshot else Findings()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from aggregator.adapters.backbones import load_backbone, samples_of
 from aggregator.adapters.evaluation import evaluator_of
 from aggregator.adapters.opening import FirstVersion, Founding
 from aggregator.adapters.timers import CronLine
 from aggregator.configuration import AggregatorSettings, SecurityTable
 from aggregator.downlink import render, vector_of
+from aggregator.frozen import Backbone
 from aggregator.keyring import Keyring
 from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
@@ -43,6 +46,8 @@ class Prepared:
     """What of the model is shared, and what devices keep to themselves."""
     evaluate: Evaluator
     keys: Keyring
+    backbone: Backbone | None = None
+    """What samples go through before the model; None: nothing."""
 
     @property
     def state_dir(self) -> Path:
@@ -52,7 +57,10 @@ class Prepared:
     @property
     def meaning(self) -> str:
         """Digest of what the model's inputs mean; empty where devices say it themselves."""
-        return self.pipeline.digest if self.pipeline else ""
+        features = self.pipeline.digest if self.pipeline else ""
+        if self.backbone is None:
+            return features
+        return hashlib.sha256(f"{features} through {self.backbone.ref.blob.digest}".encode()).hexdigest()
 
     @property
     def founding(self) -> Founding:
@@ -63,9 +71,10 @@ class Prepared:
             spec=dict(self.model.spec),
             features=self.pipeline.to_data() if self.pipeline else {},
             meaning=self.meaning,
+            backbone=self.backbone.ref.blob.digest if self.backbone else "",
             shared=self.split.shared.digest,
             terms=terms_of(self.settings, self.model, self.keys, metadata.version("fedmq")),
-            begin=lambda: first_version(self.settings, self.model, time.time()),
+            begin=lambda: first_version(self.settings, self.model, time.time(), self.backbone),
             go_on=self._go_on,
             signed=self.keys.signer is not None,
         )
@@ -74,7 +83,7 @@ class Prepared:
         master = vector_of(parameters).astype(np.float32)
         made = render(master, self.settings.downlink, np.random.default_rng([self.settings.aggregator.seed, version]))
         server = initial_state(master, server_optimizer(self.settings.aggregation))
-        return record_of(version, "initial", made, time.time()), server, tuple(shelf_of(version, made))
+        return record_of(version, "initial", made, time.time()), server, tuple(shelf_of(version, made, self.backbone))
 
 
 def prepare(path: Path) -> Prepared:
@@ -91,8 +100,10 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
         model = build(settings.model)
     except SpecError as exc:
         raise ConfigurationError(f"[model]: {exc}") from exc
+    backbone = load_backbone(settings.backbone.path, model, settings.downlink.chunk_bytes)
+    samples = samples_of(model, backbone)
     try:
-        pipeline = Pipeline.for_model(settings.features, model)
+        pipeline = Pipeline.for_model(settings.features, samples)
     except FeaturesError as exc:
         raise ConfigurationError(f"[features]: {exc}") from exc
     try:
@@ -123,8 +134,9 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
         model=model,
         pipeline=pipeline,
         split=split,
-        evaluate=evaluator_of(settings.evaluation.path, model),
+        evaluate=evaluator_of(settings.evaluation.path, model, backbone),
         keys=keys,
+        backbone=backbone,
     )
 
 

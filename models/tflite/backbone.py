@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ from models.fields import Fields
 from models.parameters import FloatArray
 from models.tflite.checking import examine
 from models.tflite.runtime import Runtime
-
-BLOCK_ROWS = 32
-"""So many samples at a time: what a network for images leaves behind for each is large."""
+from models.tflite.signatures import custom_operators
+from models.workspace import StepLeftError
 
 MAX_VALUES = 2**24
+_FLEX = "Flex"
+"""Begins the names of TensorFlow's own operators."""
 _DIGEST_CHARACTERS = 64
 _STORED_TYPES = (np.int8, np.uint8)
+_TYPES = (np.float32, np.float16, *_STORED_TYPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,21 @@ class BackboneSpec:
     def of(cls, data: bytes) -> BackboneSpec:
         """Return the spec of a file, or raise ``TfliteError`` when it cannot be a backbone."""
         record = examine(data)
-        if len(record.inputs) != 1 or not record.outputs:
+        _check_operators(custom_operators(data))
+        if len(record.inputs) != 1:
             raise TfliteError(f"a backbone has one input, this file has {len(record.inputs)}")
         given, answered = record.tensors[record.inputs[0]], record.tensors[record.outputs[0]]
-        sizes = {"inputs": math.prod(given.shape[1:]), "outputs": math.prod(answered.shape[1:])}
+        for what, tensor in (("input", given), ("output", answered)):
+            if tensor.dtype not in _TYPES:
+                raise TfliteError(f"its {what} is of {tensor.dtype or 'a type of its own'}, not float32, int8 or uint8")
+            if any(size < 0 for size in tensor.signature[1:]):
+                raise TfliteError(f"its {what} has no fixed size, {tensor.signature}: convert it with one")
+        if not given.shape or given.shape[0] != 1:
+            raise TfliteError(f"its input has the shape {given.shape}: one sample at a time, (1, ...), would do")
+        sizes = {"inputs": math.prod(given.shape), "outputs": math.prod(answered.shape)}
+        for what, size in sizes.items():
+            if not 1 <= size <= MAX_VALUES:
+                raise TfliteError(f"its {what} are {size} values, allowed are 1 to {MAX_VALUES}")
         return cls(digest=hashlib.sha256(data).hexdigest(), **sizes)
 
     def to_data(self) -> dict[str, Any]:
@@ -86,34 +99,32 @@ class Backbone:
             raise TfliteError(f"{runtime.name} {runtime.version} refuses the backbone: {exc}") from exc
         self._given = self._interpreter.get_input_details()[0]
         self._answered = self._interpreter.get_output_details()[0]
-        self._shape = tuple(int(size) for size in self._given["shape"][1:])
-        self._any_rows = len(self._given["shape_signature"]) > 0 and self._given["shape_signature"][0] == -1
-        self._rows = int(self._given["shape"][0])
-        if self._rows != 1 and not self._any_rows:
-            raise TfliteError(f"the backbone takes batches of {self._rows} only; 1, or any, would do")
+        self._shape = (1, *(int(size) for size in self._given["shape"][1:]))
 
-    def embed(self, x: FloatArray) -> FloatArray:
-        """Return float32 ``(n, outputs)`` for the samples ``x (n, inputs)``; raise ``DataError`` or ``TfliteError``."""
+    def embed(self, x: FloatArray, stopped: Callable[[], bool] = lambda: False) -> FloatArray:
+        """Return float32 ``(n, outputs)`` for the samples ``x (n, inputs)``; raise ``DataError`` or ``TfliteError``.
+
+        One sample at a time: an embedding does not depend, not even by its last bit, on what is asked beside it; what a
+        network for images leaves behind is large; and between two samples ``stopped`` is asked (``StepLeftError``).
+        """
         samples = Dataset.features(self.spec.inputs, x)
         result = np.empty((len(samples), self.spec.outputs), np.float32)
-        step = BLOCK_ROWS if self._any_rows else 1
-        for start in range(0, len(samples), step):
-            block = samples[start : start + step]
+        for row, sample in enumerate(samples):
+            if stopped():
+                raise StepLeftError
             try:
-                result[start : start + len(block)] = self._run(block)
+                result[row] = self._run(sample)
             except (ValueError, RuntimeError) as exc:
                 raise TfliteError(f"the backbone cannot be carried out: {exc}") from exc
+            if not np.isfinite(result[row]).all():
+                raise TfliteError(f"the backbone's answer to sample {row} is not finite")
         return result
 
-    def _run(self, block: FloatArray) -> FloatArray:
-        interpreter, shaped = self._interpreter, block.reshape(len(block), *self._shape)
-        if len(block) != self._rows:
-            interpreter.resize_tensor_input(self._given["index"], shaped.shape)
-            interpreter.allocate_tensors()
-            self._rows = len(block)
-        interpreter.set_tensor(self._given["index"], _stored(shaped, self._given))
+    def _run(self, sample: FloatArray) -> FloatArray:
+        interpreter = self._interpreter
+        interpreter.set_tensor(self._given["index"], _stored(sample.reshape(self._shape), self._given))
         interpreter.invoke()
-        return _real(interpreter.get_tensor(self._answered["index"]), self._answered).reshape(len(block), -1)
+        return _real(interpreter.get_tensor(self._answered["index"]), self._answered).reshape(-1)
 
 
 def _stored(x: FloatArray, details: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -131,3 +142,18 @@ def _real(y: np.ndarray[Any, np.dtype[Any]], details: Mapping[str, Any]) -> Floa
     if details["dtype"] not in _STORED_TYPES or not scale:
         return y.astype(np.float32)
     return (y.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _check_operators(custom: tuple[str, ...]) -> None:
+    flex = [name for name in custom if name.startswith(_FLEX)]
+    if flex:
+        raise TfliteError(
+            f"the file needs TensorFlow's operators ({_listed(flex)}), which no device has: "
+            "convert it again without SELECT_TF_OPS, and without what needs those"
+        )
+    if custom:
+        raise TfliteError(f"the file needs operators that no device has: custom ones, {_listed(custom)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(ascii(name[:60])[1:-1] for name in names[:5])

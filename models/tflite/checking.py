@@ -50,6 +50,8 @@ class TensorRecord:
     scales: Place
     zero_points: Place
     is_variable: bool
+    signature: tuple[int, ...] = ()
+    """The shape with -1 for sizes that are left open; empty: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ def _tensor(table: Table, buffers: list[Place]) -> TensorRecord:
     if data.size and dtype is not None and data.size != math.prod(shape) * dtype.itemsize:
         raise TfliteError(f"tensor {name[:60]!r} of shape {shape} and {dtype} has {data.size} bytes")
     scales, zero_points = _quantization(table.table(4), name, shape)
-    return TensorRecord(name, shape, dtype, data, scales, zero_points, bool(table.number(5, "bool")))
+    variable, left_open = bool(table.number(5, "bool")), tuple(signature.tolist())
+    return TensorRecord(name, shape, dtype, data, scales, zero_points, variable, left_open)
 
 
 def _quantization(table: Table | None, name: str, shape: tuple[int, ...]) -> tuple[Place, Place]:

@@ -6,7 +6,7 @@ other form for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,17 +44,28 @@ def lower(model: Model, parameters: FloatArray) -> Graph:
 
     Raise ``TfliteError`` for a layer that has no such form, ``ValueError`` for parameters that are not the model's.
     """
+    drawing, x = _drawn(model, parameters, model.layers)
+    if model.task == "classification":
+        x = drawing.apply("probabilities", Operator.SOFTMAX, x, beta=1.0)
+    return drawing.finish(x, OUTPUT_NAMES[model.task])
+
+
+def lower_layers(model: Model, parameters: FloatArray, layers: Sequence[Layer], output_name: str) -> Graph:
+    """Return what the first layers of a model do; raise as ``lower`` does."""
+    drawing, x = _drawn(model, parameters, layers)
+    return drawing.finish(x, output_name)
+
+
+def _drawn(model: Model, parameters: FloatArray, layers: Sequence[Layer]) -> tuple[Drawing, int]:
     views = model.layout.views(parameters)
     drawing = Drawing(model.inputs)
     shape = model.layers[0].input_shape
     x = drawing.input
     if len(shape) > _FLAT and not isinstance(model.layers[0], Standardize):
         x = drawing.reshape("image", x, _image(shape))
-    for layer in model.layers:
+    for layer in layers:
         x = _lower(drawing, layer, views, x)
-    if model.task == "classification":
-        x = drawing.apply("probabilities", Operator.SOFTMAX, x, beta=1.0)
-    return drawing.finish(x, OUTPUT_NAMES[model.task])
+    return drawing, x
 
 
 def _lower(drawing: Drawing, layer: Layer, views: Views, x: int) -> int:

@@ -25,6 +25,7 @@ from aggregator.commands import (
 from aggregator.configuration import AdmissionTable, AggregatorSettings, AggregatorTable
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, Tick
+from aggregator.frozen import Backbone
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Restored, SurveyRecord
 from aggregator.stepping import Evaluator
@@ -79,8 +80,8 @@ def nothing_to_say(_parameters: NDArray[np.float32]) -> dict[str, float]:
     return {}
 
 
-def fresh(settings: AggregatorSettings, model: Model, store: str = STORE) -> Restored:
-    version, server, shelf = first_version(settings, model, created=0.0)
+def fresh(settings: AggregatorSettings, model: Model, store: str = STORE, backbone: Backbone | None = None) -> Restored:
+    version, server, shelf = first_version(settings, model, created=0.0, backbone=backbone)
     return Restored(epoch=EPOCH, store_id=store, version=version, server=server, shelf=shelf)
 
 
@@ -94,14 +95,19 @@ class Bench:
         restored: Restored | None = None,
         broker: dict[str, bytes] | None = None,
         keys: Keyring = NO_KEYS,
+        *,
+        backbone: Backbone | None = None,
     ) -> None:
         self.settings = settings or settings_with()
         self.model = build(self.settings.model)
         self.evaluate = evaluate
         self.now = 100.0
-        self.restored = restored or fresh(self.settings, self.model)
+        self.restored = restored or fresh(self.settings, self.model, backbone=backbone)
         self.keys = keys
-        self.core = AggregatorCore(self.settings, self.model, self.restored, INSTANCE, evaluate, keys=keys)
+        self.backbone = backbone
+        self.core = AggregatorCore(
+            self.settings, self.model, self.restored, INSTANCE, evaluate, keys=keys, backbone=backbone
+        )
         self.core.resume_active()
         self.broker = {} if broker is None else broker
         """Retained messages."""
@@ -176,7 +182,9 @@ class Bench:
                     self.restored = replace(self.restored, devices=tuple(devices.values()), counters=changed.counters)
 
     def restart(self, settings: AggregatorSettings | None = None) -> Bench:
-        again = Bench(settings or self.settings, self.evaluate, self.restored, self.broker, self.keys)
+        again = Bench(
+            settings or self.settings, self.evaluate, self.restored, self.broker, self.keys, backbone=self.backbone
+        )
         again.sequence, again.now = self.sequence, self.now
         return again
 

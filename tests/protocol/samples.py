@@ -100,6 +100,7 @@ MANIFEST = m.Manifest(
     deltas=[m.DeltaRef(base_version=3, blob=BLOB)],
     training={"epochs": 1, "learning_rate": 0.1},
     features={"channels": ["a", "b"], "window": 32, "compute": "raw", "max_gap_s": 1.5, "rate_hz": 50},
+    backbone=m.BackboneRef(blob=msgspec.structs.replace(BLOB, encoding="tflite"), inputs=784, outputs=64),
     participation=m.Participation(),
     trains=False,
     surveys=[SURVEY],

@@ -148,6 +148,7 @@ def test_unknown_and_missing_fields_are_refused(message: m.AnyMessage, read: Cal
             "sealing",
             "features",
             "personal",
+            "backbone",
             "trains",
             "surveys",
         }
@@ -160,7 +161,7 @@ def acceptable(name: str, value: Any, other: Any) -> bool:
     """Whether ``other`` is as good as ``value`` in the field: what a gate may let through."""
     if name in {"model", "training", "features", "personal"}:
         return isinstance(other, dict)
-    if name == "sealing":
+    if name in {"sealing", "backbone"}:
         return other is None
     if name == "trains":
         return isinstance(other, bool)

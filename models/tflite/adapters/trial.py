@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from models.errors import TfliteError
 from models.tflite.adapters.files import read_file
 from models.tflite.checking import examine
 from models.tflite.runtime import RuntimeUnavailable, load_runtime
+from models.workspace import StepLeftError
 
 TRIAL_S = 30.0
 """Loading a runtime takes a second on a slow board, and one prediction should be sooner."""
@@ -22,31 +26,49 @@ TRIAL_S = 30.0
 MAX_BYTES = 2**30
 """Address space that the trial may take beyond the file."""
 
+ASK_EVERY_S = 0.1
+"""So often a trial is asked whether it is wanted still."""
+
 _CPU_S = 60
 
 
-def try_out(path: Path, timeout_s: float = TRIAL_S) -> None:
+def try_out(path: Path, timeout_s: float = TRIAL_S, stopped: Callable[[], bool] = lambda: False) -> None:
     """Load the file and predict for zeros, elsewhere; raise ``TfliteError`` when that fails, hangs or dies.
 
     Costs a process that loads a runtime, so remember the answer by the file's digest. A file that passes can still
     fail with other inputs; it has shown that it is no damaged or hostile one. Raise ``OSError`` when it cannot be read.
+    ``stopped`` is asked along the way: ``StepLeftError``.
     """
     examine(read_file(path))
     command = [sys.executable, "-m", __name__, str(path.resolve())]
     with tempfile.TemporaryFile() as said:
-        try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module
-                command, timeout=timeout_s, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, check=False
-            )
-        except subprocess.TimeoutExpired as exc:
-            raise TfliteError(f"{path} was tried in a process of its own and did not end in {timeout_s:g} s") from exc
+        with subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+        ) as trial:
+            try:
+                code = _ended(trial, time.monotonic() + timeout_s, stopped)
+            finally:
+                trial.kill()
         said.seek(0)
         lines = said.read(2**16).decode(errors="replace").strip().splitlines()
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    if code is None:
+        raise TfliteError(f"{path} was tried in a process of its own and did not end in {timeout_s:g} s")
+    if code < 0:
+        name = signal.Signals(-code).name
         raise TfliteError(f"{path} was tried in a process of its own, which died of {name}: it is damaged")
-    if done.returncode:
+    if code:
         raise TfliteError(f"{path} was tried in a process of its own: {lines[-1][:300] if lines else 'it failed'}")
+
+
+def _ended(trial: subprocess.Popen[bytes], deadline: float, stopped: Callable[[], bool]) -> int | None:
+    """Wait for the exit code; None: it takes too long."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return trial.wait(ASK_EVERY_S)
+        if stopped():
+            raise StepLeftError
+        if time.monotonic() >= deadline:
+            return None
 
 
 def main(path: Path) -> int:
