@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device_agent.standin import Agent, Standin
+from tests.support.files import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def cpu(tmp_path: Path) -> Path:
 def agent(standin: Standin, tmp_path: Path, cpu: Path) -> Iterator[Agent]:
     assert cpu.exists()
     policy = {"max_cpu_c": 80, "check_s": 0.1, "system_root": str(tmp_path / "board")}
-    made = Agent(tmp_path / "agent", standin.port, policy=policy, training={"step_interval_s": 0.2})
+    made = Agent(tmp_path / "agent", standin.port, policy=policy, training={"step_interval_s": 0.3})
     yield made
     made.kill()
 
@@ -48,13 +49,13 @@ def test_heat_stops_a_training_and_when_it_is_cool_again_it_is_done(standin: Sta
     standin.publish_model(0)
     agent.start()
     standin.wait(lambda: standin.state() == "training")
-    cpu.write_text("83000\n")
+    put(cpu, "83000\n")
     standin.wait(lambda: standin.states[-1].reason == "waits: CPU at 83 C, goes on below 75 C")
     standin.wait(lambda: standin.state() == "idle")
     standin.wait(lambda: standin.metrics and standin.metrics[-1].trainings_interrupted == 1)
     assert standin.metrics[-1].policy_waits == {"cpu": 1}
     assert standin.messages == []
-    cpu.write_text("60000\n")
+    put(cpu, "60000\n")
     standin.wait(lambda: standin.metrics[-1].updates_accepted == 1)
     standin.wait(lambda: standin.state() == "idle")
     assert standin.states[-1].reason == ""
@@ -68,7 +69,7 @@ def test_heat_stops_a_training_and_when_it_is_cool_again_it_is_done(standin: Sta
 def test_a_hot_board_never_loads_what_trainings_need_and_says_what_it_reads(
     standin: Standin, agent: Agent, cpu: Path
 ) -> None:
-    cpu.write_text("83000\n")
+    put(cpu, "83000\n")
     standin.publish_model(0)
     agent.start()
     standin.wait(lambda: standin.states and standin.states[-1].reason.startswith("waits: CPU at 83 C"))

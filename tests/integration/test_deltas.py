@@ -212,6 +212,11 @@ def test_a_fleet_learns_from_steps_through_kills(broker: EmbeddedBroker, tmp_pat
                 federation.start_agent(int(name[-1]))
             wait_until(lambda n=accepted: len(federation.accepted()) > n + 3, "more updates")  # type: ignore[misc]
         federation.wait_for_versions_more(10)
+        for number in range(3):  # a device that is slow finds the whole when it comes; some time it will be in time
+            wait_until(
+                lambda n=number: federation.agent_counters(n).get("models_from_delta", 0) > 0,  # type: ignore[misc]
+                f"a step that device-{number} has taken",
+            )
         federation.stop_all()
 
         federation.check(agents=3)
@@ -221,5 +226,5 @@ def test_a_fleet_learns_from_steps_through_kills(broker: EmbeddedBroker, tmp_pat
             assert held is not None
             assert held.parameters == digests[held.version]
             counters = federation.agent_counters(number)
-            assert 0 < counters["models_from_delta"] < counters["models_received"]
+            assert counters["models_from_delta"] < counters["models_received"]
             assert "unusable delta" not in counters["refusals"]

@@ -25,17 +25,17 @@ def test_devices_learn_together(any_broker: EmbeddedBroker, tmp_path: Path) -> N
         for number in range(3):
             federation.start_agent(number)
         federation.wait_for_version(20)
+        federation.wait_for_all(3)
+        # How many versions that takes is a matter of who contributes when.
+        wait_until(lambda: accuracies(federation)[-1] > max(0.8, accuracies(federation)[0]), "a model that has learnt")
         federation.stop_all()
-
         federation.check(agents=3)
-        contributors = {row[0] for row in federation.query("SELECT DISTINCT device FROM lineage")}
-        assert contributors == {"device-0", "device-1", "device-2"}
-        first, last = federation.query("SELECT metrics FROM versions WHERE version IN (1, 20) ORDER BY version")
-        assert accuracy(last[0]) > max(0.6, accuracy(first[0]))
 
 
-def accuracy(metrics: str) -> float:
-    return float(json.loads(metrics)["accuracy"])
+def accuracies(federation: Federation) -> list[float]:
+    """Of version 1 and all that came later."""
+    rows = federation.query("SELECT metrics FROM versions WHERE version > 0 ORDER BY version")
+    return [float(json.loads(row[0])["accuracy"]) for row in rows]
 
 
 def test_devices_start_before_aggregator_and_broker(broker: EmbeddedBroker, federation: Federation) -> None:
@@ -187,11 +187,14 @@ def test_clocks_that_start_in_1970_and_jump_by_days_change_nothing(federation: F
         for number in range(2):
             federation.start_agent(number)
         federation.wait_for_version(8)
-        federation.stop_all()
 
+        def created() -> list[float]:
+            return [row[0] for row in federation.query("SELECT created FROM versions ORDER BY version")]
+
+        # Else the clock did not jump, and nothing was proved.
+        wait_until(lambda: created() != sorted(created()), "versions before and after a jump")
+        federation.stop_all()
         federation.check(agents=2)
-        created = [row[0] for row in federation.query("SELECT created FROM versions ORDER BY version")]
-        assert created != sorted(created), "the clock did not jump, so nothing was proved"
 
 
 def test_a_cron_line_makes_versions(federation: Federation) -> None:
@@ -200,6 +203,6 @@ def test_a_cron_line_makes_versions(federation: Federation) -> None:
     with federation:
         federation.start_aggregator()
         federation.start_agent(0)
-        wait_until(lambda: federation.version() >= 1, "a full minute", 90.0)
+        wait_until(lambda: federation.version() >= 1, "a full minute", 60.0 + PATIENCE_S)
         federation.stop_all()
         federation.check(agents=1)

@@ -54,13 +54,13 @@ def test_a_tenth_of_all_packets_lost_both_ways_loses_no_update(network: KernelNe
 
         wait_until(lambda: min(packets.arrived for packets in network.counted()) > 400, "400 packets each way")
         federation.wait_for_version(6)
+        federation.wait_for_all(3)
         federation.stop_all()
 
         federation.check(agents=3)
         for packets in network.counted():
             # 400 draws of one in ten: five standard deviations are 0.075.
             assert 0.025 < packets.lost / packets.arrived < 0.175
-        assert {name for name, _, _ in federation.accepted()} == {"device-0", "device-1", "device-2"}
 
 
 def test_a_line_that_goes_dead_without_a_word_is_noticed_by_both_ends(

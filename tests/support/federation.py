@@ -220,7 +220,7 @@ interval_s = 0.5
         if not path.exists():
             return []
         try:
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as database:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE_S)) as database:
                 return database.execute(sql).fetchall()
         except sqlite3.OperationalError:
             return []
@@ -235,14 +235,23 @@ interval_s = 0.5
     def wait_for_versions_more(self, more: int) -> None:
         self.wait_for_version(self.version() + more)
 
+    def contributors(self) -> set[str]:
+        """Return the devices of which an update was accepted."""
+        return {device for device, _, _ in self.accepted()}
+
+    def wait_for_all(self, agents: int) -> None:
+        """Return when every device has contributed: which of them come first is for the machine to say."""
+        names = {f"device-{number}" for number in range(agents)}
+        wait_until(lambda: names <= self.contributors(), lambda: f"all of {names}; there are {self.contributors()}")
+
     def accepted(self) -> list[tuple[str, str, int]]:
         columns = "SELECT device, incarnation, sequence FROM"
         return [(str(d), str(i), int(s)) for d, i, s in self.query(f"{columns} lineage UNION ALL {columns} journal")]
 
     def agent_counters(self, number: int) -> dict[str, Any]:
+        """Return what a device has counted; nothing when it was stopped before it had anything to count."""
         rows = self.query("SELECT value FROM meta WHERE key = 'state'", f"device-{number}")
-        state: dict[str, Any] = json.loads(rows[0][0])
-        counters: dict[str, Any] = state["counters"]
+        counters: dict[str, Any] = json.loads(rows[0][0])["counters"] if rows else {}
         return counters
 
     def check(self, agents: int) -> None:
@@ -257,6 +266,9 @@ interval_s = 0.5
 
     def _check_agent(self, number: int, accepted: set[int]) -> None:
         counters = self.agent_counters(number)
+        if not counters:
+            assert not accepted, f"device-{number} knows nothing of what it sent"
+            return
         waiting = {row[0] for row in self.query("SELECT sequence FROM outbox WHERE survey = ''", f"device-{number}")}
         told = counters["updates_accepted"] + counters["updates_duplicate"]
         refused = counters["updates_stale"] + counters["updates_rejected"]
