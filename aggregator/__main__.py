@@ -26,6 +26,7 @@ from aggregator.adapters.exports import ExportLog
 from aggregator.adapters.lock import StoreInUse
 from aggregator.adapters.preparing import prepare
 from aggregator.adapters.registry import NotKept, open_registry
+from aggregator.adapters.trainables import warnings_of
 from aggregator.configuration import AggregatorSettings
 from aggregator.service import serve
 from protocol.adapters.configuration import load
@@ -97,7 +98,7 @@ def run(
 ) -> None:
     """Run the aggregator until SIGTERM or SIGINT."""
     prepared = prepare(config)
-    for warning in prepared.settings.warnings():
+    for warning in [*prepared.settings.warnings(), *warnings_of(prepared.model)]:
         typer.echo(f"{config}: note: {warning}", err=True)
     if check:
         for note in check_tls(prepared.settings.broker.tls, time.time(), ROLE):

@@ -15,7 +15,7 @@ from aggregator.commands import Acknowledge, Command, Exit, Log, SaveFleet, Subs
 from aggregator.configuration import AggregatorSettings
 from aggregator.events import Event, MetricsDue, OperatorEvent, ScheduleDue, StopRequested, StoreFailed, Tick
 from aggregator.fleet import Fleet
-from aggregator.frozen import Backbone
+from aggregator.frozen import Carried
 from aggregator.intake import Intake
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.ledger import Ledger, first_version
@@ -55,13 +55,13 @@ class AggregatorCore:
         evaluate: Evaluator,
         *,
         keys: Keyring = NO_KEYS,
-        backbone: Backbone | None = None,
+        carried: Carried | None = None,
     ) -> None:
         self._settings = settings
         self.instance = instance
         self.topics = Topics(settings.aggregator.federation)
         self._origin_of = lru_cache(MAX_ORIGINS)(self.topics.parse_device_topic)
-        self.ledger = Ledger(settings, model, restored, evaluate, keys=keys, backbone=backbone)
+        self.ledger = Ledger(settings, model, restored, evaluate, keys=keys, carried=carried)
         self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples)
         self._asking = Asking(settings, model, self._surveys, self.ledger, keys)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)

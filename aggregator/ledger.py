@@ -18,7 +18,7 @@ from aggregator.clipping import NormMedian
 from aggregator.commands import SaveAggregation, SaveFindings
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
-from aggregator.frozen import Backbone
+from aggregator.frozen import Carried
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.publishing import restock
 from aggregator.records import (
@@ -42,9 +42,9 @@ from protocol import tensors
 from protocol.messages import ModelUpdate, SealedUpdate
 
 
-def shelf_of(version: int, made: Rendition | VersionRecord, backbone: Backbone | None = None) -> list[Shelf]:
-    """Return the blobs of a version as they will lie on the broker: each version needs the backbone, too."""
-    blobs = [made.blob, *([made.delta.blob] if made.delta else []), *([backbone.ref.blob] if backbone else [])]
+def shelf_of(version: int, made: Rendition | VersionRecord, carried: Carried | None = None) -> list[Shelf]:
+    """Return the blobs of a version as they will lie on the broker: each version needs what is carried, too."""
+    blobs = [made.blob, *([made.delta.blob] if made.delta else []), *([carried.blob] if carried else [])]
     return [Shelf(version=version, digest=blob.digest, chunk_count=blob.chunk_count) for blob in blobs]
 
 
@@ -64,14 +64,14 @@ def record_of(version: int, kind: VersionKind, made: Rendition, created: float) 
 
 
 def first_version(
-    settings: AggregatorSettings, model: Model, created: float, backbone: Backbone | None = None
+    settings: AggregatorSettings, model: Model, created: float, carried: Carried | None = None
 ) -> tuple[VersionRecord, ServerState, tuple[Shelf, ...]]:
     """Return version 0, the untrained model that the seed gives, with all that a new store has to hold."""
     seed = settings.aggregator.seed
     master = model.init(np.random.default_rng(seed))
     made = render(master, settings.downlink, np.random.default_rng([seed, 0]))
     server = initial_state(master, server_optimizer(settings.aggregation))
-    return record_of(0, "initial", made, created), server, tuple(shelf_of(0, made, backbone))
+    return record_of(0, "initial", made, created), server, tuple(shelf_of(0, made, carried))
 
 
 class Ledger:
@@ -85,10 +85,10 @@ class Ledger:
         evaluate: Evaluator,
         *,
         keys: Keyring = NO_KEYS,
-        backbone: Backbone | None = None,
+        carried: Carried | None = None,
     ) -> None:
         self._settings = settings
-        self.backbone = backbone
+        self.carried = carried
         """What every version needs beside itself."""
         self._model = model
         self._evaluate = evaluate
@@ -286,7 +286,7 @@ class Ledger:
         )
         outcome: Outcome = "published" if rolled_back_to is None else "set-aside"
         aggregation = self._aggregation(outcome, "", wall, metrics, record.version)
-        fresh = shelf_of(record.version, record, self.backbone)
+        fresh = shelf_of(record.version, record, self.carried)
         self.shelf, self.expired = restock(self.shelf, fresh, self._settings.downlink.keep_versions)
         self.version, self.server, self.metrics = record, server, metrics
         self._empty()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from aggregator.commands import Command, Log, Publish
-from aggregator.frozen import Backbone
+from aggregator.frozen import Carried
 from aggregator.records import Shelf
 from protocol.chunks import split
 from protocol.messages import BlobRef
@@ -28,15 +28,15 @@ def chunk_publishes(topics: Topics, blob: BlobRef, data: bytes) -> list[tuple[st
 class Lasting:
     """The chunks that all versions share: what the broker has taken on this connection is not sent to it again."""
 
-    def __init__(self, topics: Topics, backbone: Backbone | None) -> None:
+    def __init__(self, topics: Topics, carried: Carried | None) -> None:
         self._topics = topics
-        self._backbone = backbone
+        self._carried = carried
         self._left: list[int] = []
         self.forget()
 
     def forget(self) -> None:
         """Take the broker for one that has nothing: it may be another, or have lost its memory."""
-        self._left = list(range(self._backbone.ref.blob.chunk_count)) if self._backbone else []
+        self._left = list(range(self._carried.blob.chunk_count)) if self._carried else []
 
     @property
     def left(self) -> list[int]:
@@ -45,10 +45,10 @@ class Lasting:
 
     def chunk(self, index: int) -> tuple[str, bytes]:
         """Return topic and payload; they are not all cut at once, which would double the memory."""
-        assert self._backbone is not None  # noqa: S101 - without one there is no index
-        blob = self._backbone.ref.blob
+        assert self._carried is not None  # noqa: S101 - without one there is no index
+        blob = self._carried.blob
         start = index * blob.chunk_bytes
-        return self._topics.blob(blob.digest, index), self._backbone.data[start : start + blob.chunk_bytes]
+        return self._topics.blob(blob.digest, index), self._carried.data[start : start + blob.chunk_bytes]
 
     def acknowledged(self, index: int) -> None:
         """Take note that the broker has it."""
@@ -58,9 +58,9 @@ class Lasting:
 class Announcer:
     """Publishes one version at a time; a newer one replaces it. Begins anew on every connection."""
 
-    def __init__(self, topics: Topics, backbone: Backbone | None = None) -> None:
+    def __init__(self, topics: Topics, carried: Carried | None = None) -> None:
         self._topics = topics
-        self._lasting = Lasting(topics, backbone)
+        self._lasting = Lasting(topics, carried)
         self._first: deque[int] = deque()
         self._of_lasting: dict[str, int] = {}
         """Tokens of lasting chunks under way."""

@@ -27,6 +27,7 @@ from aggregator.adapters.registry import open_registry
 from aggregator.adapters.snapshot import SnapshotKeeper
 from aggregator.adapters.store import Store
 from aggregator.adapters.timers import Timers
+from aggregator.adapters.trainables import keep_file
 from aggregator.commands import (
     Acknowledge,
     Command,
@@ -84,6 +85,7 @@ def serve(prepared: Prepared) -> int:
     founding = replace(prepared.founding, date=partial(date_of_epoch, clock))
     store = open_store(prepared.state_dir, founding, prepared.settings.registry)
     try:
+        keep_file(prepared.state_dir, prepared.learner)
         return Service(prepared, store, clock).run()
     finally:
         store.close()
@@ -347,7 +349,7 @@ class Service:
             self._instance,
             made.evaluate,
             keys=made.keys,
-            backbone=made.backbone,
+            carried=made.carried,
         )
 
     # -- carrying out -----------------------------------------------------------------------------------------------

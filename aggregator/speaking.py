@@ -45,7 +45,7 @@ class Speaker:
         self._status = status
         self._presence = presence
         self._commander = commander
-        self._announcer = Announcer(topics, ledger.backbone)
+        self._announcer = Announcer(topics, ledger.carried)
         self.link_up = False
         self.stopping = False
 
@@ -91,7 +91,7 @@ class Speaker:
             surveys=self._surveys.announced,
             trains=self._ledger.trains,
             findings=self._ledger.findings,
-            backbone=self._ledger.backbone.ref if self._ledger.backbone else None,
+            backbone=self._ledger.carried.ref if self._ledger.carried else None,
         )
         return self._announcer.begin(chunks, self._keys.manifest(manifest), self._ledger.expired)
 

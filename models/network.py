@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,12 @@ class Model:
         loss = workspace.loss_and_gradient(batch.x, batch.y, rng) + workspace.penalty()
         return loss, workspace.gradient
 
-    def check_plan(self, plan: TrainingPlan) -> None:
-        """Raise ``PlanError`` when the model cannot be trained as the plan says, however many examples there are."""
+    def check_plan(self, plan: TrainingPlan, said: Collection[str] = ()) -> None:
+        """Raise ``PlanError`` when the model cannot be trained as the plan says, however many examples there are.
+
+        ``said``: keys that are said and not left at their defaults, of which a model may know that they mean nothing.
+        """
+        del said
         check_step(self, plan.batch_size)
         check_weights(self, plan.class_weights)
 

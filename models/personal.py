@@ -87,6 +87,8 @@ class Personal:
         Each pattern has to match something, all together must leave something to share, and none may match the
         constants of a ``standardize`` layer: those are the federation's, and no device has others.
         """
+        if self.private_epochs and not model.layers:
+            raise PlanError("personal: private_epochs cannot be with a .tflite file: its train changes all at once")
         names = [name for name, _ in model.layout.entries]
         constants = _constants(model)
         private: set[str] = set()

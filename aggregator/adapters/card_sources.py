@@ -13,7 +13,7 @@ from aggregator.adapters.survey_rows import SurveyLine
 from aggregator.adapters.surveying import survey_report
 from aggregator.card import Card, utc
 from aggregator.card_making import AskedEvaluation, CardSources, card_of
-from models import DataError, FeaturesError, Pipeline, SpecError, build
+from models import DataError, FeaturesError, Pipeline, SpecError
 
 
 def card_in(state_dir: Path, version: int | None = None) -> Card:
@@ -54,17 +54,17 @@ def _sources(registry: Registry, exports: ExportLog, version: int | None) -> Car
         withdrawn=rows.withdrawn,
         evaluations=_evaluations(registry, number),
         terms=rows.terms,
-        model=_model(rows.terms["model"] if rows.terms else registry.spec()),
+        model=_model(registry, rows.terms["model"] if rows.terms else registry.spec()),
         statistics=statistics,
         no_statistics=no_statistics,
         exports=exports.of_version(epoch, number),
     )
 
 
-def _model(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _model(registry: Registry, spec: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        layout = build(spec).layout
-    except SpecError:  # of another fedmq: there is nothing to say of it
+        layout = registry.model(spec).layout
+    except (SpecError, NotKept):  # of another fedmq, or file: there is nothing to say of it
         return {}
     parameters = [{"name": name, "shape": list(shape)} for name, shape in layout.entries]
     return {"spec": dict(spec), "layout": layout.digest, "count": layout.size, "parameters": parameters}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import zipfile
 from pathlib import Path
 
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from aggregator.adapters.backbones import embedded, samples_of
 from aggregator.frozen import Backbone
 from aggregator.stepping import Evaluator
-from models import DataError, Dataset, Model
+from models import DataError, Dataset, Model, TfliteError
 from models.data import Shaped
 from protocol.settings import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 
 def evaluator_of(path: str, model: Model, backbone: Backbone | None = None) -> Evaluator:
@@ -30,8 +34,13 @@ def evaluator_of(path: str, model: Model, backbone: Backbone | None = None) -> E
 
     def evaluate(parameters: NDArray[np.float32]) -> dict[str, float]:
         # A candidate that has gone astray overflows; its infinite loss is the verdict, a warning would add nothing.
-        with np.errstate(all="ignore"):
-            return model.evaluate(parameters, data).summary()
+        try:
+            with np.errstate(all="ignore"):
+                return model.evaluate(parameters, data).summary()
+        except TfliteError as exc:
+            # A file that worked at the start: no version is worth the end of the federation.
+            log.error(f"a version cannot be evaluated: {exc}")  # noqa: TRY400 - the reason is known
+            return {"loss": math.inf}
 
     return evaluate
 

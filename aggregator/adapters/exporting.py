@@ -21,12 +21,12 @@ from aggregator.adapters.exports import ExportLog
 from aggregator.adapters.registry import Registry
 from aggregator.card import Export
 from aggregator.downlink import vector_of
-from models import DataError, Model, TfliteError, build
+from models import DataError, Model, TfliteError
 from models.parameters import FloatArray
 from models.predicting import Origin
 from models.tflite.adapters.files import write_file
 from models.tflite.calibration import scheme_of
-from models.tflite.file import TfliteModel
+from models.tflite.file import TfliteModel, check_layers
 from models.tflite.lowering import lower
 from models.tflite.predicting import TflitePredictor
 from models.tflite.runtime import RuntimeUnavailable, load_runtime
@@ -61,10 +61,10 @@ def export(registry: Registry, log: ExportLog, wish: Wish, fallback: Path | None
         raise ExportFailed("--calibration without --int8: float32 needs none")
     parameters = registry.parameters(wish.version)
     vector = vector_of(parameters).astype(np.float32)
-    model = build(registry.spec())
     federation, epoch = registry.identity()
     origin = Origin(federation=federation, epoch=epoch, version=wish.version)
     try:
+        model = registry.model()
         data, done = _npz(model, vector, origin) if suffix == ".npz" else _tflite(model, vector, wish, origin, fallback)
     except (DataError, TfliteError) as exc:
         raise ExportFailed(str(exc)) from exc
@@ -115,6 +115,7 @@ def _npz(model: Model, vector: FloatArray, origin: Origin) -> tuple[bytes, dict[
 def _tflite(
     model: Model, vector: FloatArray, wish: Wish, origin: Origin, fallback: Path | None
 ) -> tuple[bytes, dict[str, Any]]:
+    check_layers(model)
     calibrator = _calibrator(model, wish, fallback) if wish.int8 else None
     scheme = None
     if calibrator is not None:

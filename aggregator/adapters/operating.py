@@ -77,7 +77,7 @@ def _offline(prepared: Prepared, event: OperatorEvent) -> dict[str, Any]:
             secrets.token_hex(8),
             prepared.evaluate,
             keys=prepared.keys,
-            backbone=prepared.backbone,
+            carried=prepared.carried,
         )
         commands = [*core.handle(event, time.monotonic(), time.time()), *core.checkpoint()]
         store.apply([command for command in commands if isinstance(command, StoreCommand)])

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from aggregator.adapters.backbones import load_backbone, samples_of
 from aggregator.adapters.evaluation import evaluator_of
 from aggregator.adapters.opening import FirstVersion, Founding
 from aggregator.adapters.timers import CronLine
+from aggregator.adapters.trainables import anchored_model, check_terms, load_model
 from aggregator.configuration import AggregatorSettings, SecurityTable
 from aggregator.downlink import render, vector_of
-from aggregator.frozen import Backbone
+from aggregator.frozen import Backbone, Carried, Learner
 from aggregator.keyring import Keyring
 from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
@@ -25,7 +27,7 @@ from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
 from aggregator.surveys import CannotAsk, check_countable
 from aggregator.terms import terms_of
-from models import FeaturesError, Model, Personal, Pipeline, PlanError, SpecError, Split, TrainingPlan, build
+from models import FeaturesError, Model, Personal, Pipeline, PlanError, Split, TrainingPlan
 from models.answering import standardize_of
 from protocol import tensors
 from protocol.adapters.configuration import load
@@ -48,6 +50,13 @@ class Prepared:
     keys: Keyring
     backbone: Backbone | None = None
     """What samples go through before the model; None: nothing."""
+    learner: Learner | None = None
+    """The model, where that is a file; None: it is a network of ours."""
+
+    @property
+    def carried(self) -> Carried | None:
+        """The file that versions are announced with, if there is one."""
+        return self.backbone or self.learner
 
     @property
     def state_dir(self) -> Path:
@@ -74,7 +83,7 @@ class Prepared:
             backbone=self.backbone.ref.blob.digest if self.backbone else "",
             shared=self.split.shared.digest,
             terms=terms_of(self.settings, self.model, self.keys, metadata.version("fedmq")),
-            begin=lambda: first_version(self.settings, self.model, time.time(), self.backbone),
+            begin=lambda: first_version(self.settings, self.model, time.time(), self.carried),
             go_on=self._go_on,
             signed=self.keys.signer is not None,
         )
@@ -83,12 +92,13 @@ class Prepared:
         master = vector_of(parameters).astype(np.float32)
         made = render(master, self.settings.downlink, np.random.default_rng([self.settings.aggregator.seed, version]))
         server = initial_state(master, server_optimizer(self.settings.aggregation))
-        return record_of(version, "initial", made, time.time()), server, tuple(shelf_of(version, made, self.backbone))
+        return record_of(version, "initial", made, time.time()), server, tuple(shelf_of(version, made, self.carried))
 
 
 def prepare(path: Path) -> Prepared:
     """Return what the configuration file describes, or raise ``ConfigurationError``, naming the file."""
     settings = load(path, AggregatorSettings)
+    settings = msgspec.structs.replace(settings, model=anchored_model(settings.model, path.parent))
     try:
         return _prepared(settings)
     except ConfigurationError as exc:
@@ -96,10 +106,9 @@ def prepare(path: Path) -> Prepared:
 
 
 def _prepared(settings: AggregatorSettings) -> Prepared:
-    try:
-        model = build(settings.model)
-    except SpecError as exc:
-        raise ConfigurationError(f"[model]: {exc}") from exc
+    model, learner = load_model(settings.model, settings.downlink.chunk_bytes)
+    if learner is not None:
+        check_terms(settings)
     backbone = load_backbone(settings.backbone.path, model, settings.downlink.chunk_bytes)
     samples = samples_of(model, backbone)
     try:
@@ -109,7 +118,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     try:
         plan = TrainingPlan.from_data(settings.training)
         # Devices with fewer examples could, but those with more would all fail.
-        model.check_plan(plan)
+        model.check_plan(plan, settings.training.keys())
     except PlanError as exc:
         raise ConfigurationError(f"[training]: {exc}") from exc
     try:
@@ -137,6 +146,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
         evaluate=evaluator_of(settings.evaluation.path, model, backbone),
         keys=keys,
         backbone=backbone,
+        learner=learner,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,11 @@ from aggregator.adapters.restoring import read_meta
 from aggregator.adapters.rows import CONTRIBUTION_COLUMNS, Row, contribution_of, metrics_of
 from aggregator.adapters.schema import APPLICATION_ID, DATABASE_NAME, SCHEMA_VERSION, connect_read_only
 from aggregator.adapters.survey_rows import SurveyLine, answers_of, survey_lines, total_data
+from aggregator.adapters.trainables import kept_model
 from aggregator.buffer import Contribution
 from aggregator.measured import Measured, measured
 from aggregator.records import Answer, Counters, DeviceRecord
+from models import Model, TfliteError
 from protocol.chunks import digest_of
 
 
@@ -81,8 +83,10 @@ _LINE = (
 class Registry:
     """An open, read-only view of the store in a state directory; see ``open_registry``."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, folder: Path) -> None:
         self._db = db
+        self.folder = folder
+        """The state directory."""
 
     def versions(self, newest: int | None = None) -> list[VersionLine]:
         """Return the versions in ascending order: all that are known, or so many of the newest."""
@@ -171,6 +175,16 @@ class Registry:
         found: dict[str, Any] = json.loads(read_meta(self._db)["spec"])
         return found
 
+    def model(self, spec: Mapping[str, Any] | None = None) -> Model:
+        """Return the model that a spec describes, the store's own without one.
+
+        Raises ``SpecError`` for a spec of another fedmq, ``NotKept`` where the model is a file that is not here.
+        """
+        try:
+            return kept_model(self.spec() if spec is None else spec, self.folder)
+        except TfliteError as exc:
+            raise NotKept(str(exc)) from exc
+
     def identity(self) -> tuple[str, str]:
         """Return federation and epoch."""
         meta = read_meta(self._db)
@@ -221,7 +235,7 @@ def open_registry(directory: Path) -> Iterator[Registry]:
         raise StoreError(f"{path} cannot be read: {exc}") from exc
     try:
         _check(db, path)
-        yield Registry(db)
+        yield Registry(db, directory)
     except sqlite3.Error as exc:
         raise StoreError(f"{path} cannot be read: {exc}") from exc
     finally:

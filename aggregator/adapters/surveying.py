@@ -9,7 +9,7 @@ import numpy as np
 
 from aggregator.adapters.registry import Registry
 from aggregator.records import Answer
-from models import Model, build
+from models import Model
 from models.answering import classes_of, columns_of, metrics_from_data
 from models.statistics import FeatureStatistics
 
@@ -21,7 +21,7 @@ WORST_SHARE = 10.0
 def survey_report(registry: Registry, survey: str) -> dict[str, Any]:
     """Return the survey with all that its answers say; raise ``NotKept`` when there is none of that name."""
     line = registry.survey(survey)
-    model = build(registry.spec())
+    model = registry.model()
     answers = registry.answers(line.id)
     data = registry.survey_total(line.id)
     found: dict[str, Any] = {"survey": msgspec.to_builtins(line), "versions": _versions(answers)}

@@ -14,7 +14,7 @@ from aggregator.adapters.exports import ExportLog
 from aggregator.adapters.registry import NotKept, Registry, open_registry
 from aggregator.card import Export
 from aggregator.downlink import vector_of
-from models import SpecError, TfliteError, build
+from models import SpecError, TfliteError
 from models.predicting import Origin
 from models.tflite.adapters.files import read_file
 from models.tflite.file import TfliteModel
@@ -74,10 +74,10 @@ def _by_its_own_word(registry: Registry, file: Path, sha256: str) -> Trace:
     """Look whether a ``.tflite`` file, patched on a device say, has the bytes that an export of its version has."""
     unknown = f"{file} (SHA-256 {sha256}) was not exported here, and holds no version of this store"
     try:
-        model = build(registry.spec())
+        model = registry.model()
         found = TfliteModel.parse(read_file(file), model)
         origin = found.origin
-    except (TfliteError, SpecError):
+    except (TfliteError, SpecError, NotKept):
         raise ExportFailed(unknown) from None
     claimed = f"it says that it is version {origin.version} of federation {origin.federation}, epoch {origin.epoch}"
     if (origin.federation, origin.epoch) != registry.identity():

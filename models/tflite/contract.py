@@ -31,6 +31,9 @@ _KEYS = ("train", "infer", "get", "set")
 _TASKS: tuple[Task, ...] = ("classification", "regression", "reconstruction")
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TAKEN = frozenset({"allow_pickle", "file", "layout", "parameters", "spec", "version"})
+"""Names that mean something else in an export as NPZ."""
+
 _LABELS = ("float32", "int32", "int64")
 _LONGEST = 64
 _ROWS = 2
@@ -212,8 +215,11 @@ def _layout(get: Signature, put: Signature) -> Layout:
     for end in get.outputs:
         if end.type != "float32" or ANY in end.shape:
             raise TfliteError(f"get gives {end}: what is federated has to be float32, of a fixed shape")
-        if not _NAME.fullmatch(end.name):
-            raise TfliteError(f"get gives {end}: allowed in names are letters, digits and _ . : / -")
+        if not _NAME.fullmatch(end.name) or end.name in _TAKEN:
+            taken = ", ".join(sorted(_TAKEN))
+            raise TfliteError(
+                f"get gives {end}: allowed in names are letters, digits and _ . : / -, and no name is one of {taken}"
+            )
     if {(end.name, end.shape, end.type) for end in get.outputs} != {
         (end.name, end.shape, end.type) for end in put.inputs
     }:

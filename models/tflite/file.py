@@ -100,7 +100,16 @@ class TfliteModel:
         return TfliteModel(self.model, bytes(data), self.scheme, self._record)
 
 
+def check_layers(model: Model) -> None:
+    """Raise ``TfliteError`` for a model that is a user's file, of which we do not know how it works."""
+    if not model.layers:
+        raise TfliteError(
+            "the model is a .tflite file already: export a version as .npz, and give its arrays to the file's set"
+        )
+
+
 def _graph(model: Model, parameters: FloatArray, scheme: Scheme | None) -> Graph:
+    check_layers(model)
     graph = lower(model, parameters)
     return graph if scheme is None else quantize(graph, scheme)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -85,31 +85,24 @@ class TrainableModel(Model):
         del parameters, x, y, rng
         raise TfliteError("a .tflite file shows no gradient")
 
-    def check_plan(self, plan: TrainingPlan) -> None:
-        """Raise ``PlanError`` where the plan says what only the file can decide."""
+    def check_plan(self, plan: TrainingPlan, said: Collection[str] = ()) -> None:
+        """Raise ``PlanError`` where the plan says what only the file can decide, or ``said`` does, be it as usual."""
         applies = _APPLIES | ({RATE} if self.contract.takes_rate else set())
-        for field in fields(plan):
-            if field.name not in applies and getattr(plan, field.name) != field.default:
-                raise PlanError(self._decided(field.name))
+        other = {field.name for field in fields(plan) if getattr(plan, field.name) != field.default} | set(said)
+        if decided := sorted(other - applies):
+            more = f"; {RATE} could be, were it an input of train" if RATE in decided else ""
+            raise PlanError(
+                f"training: the .tflite file decides on {', '.join(decided)}, which cannot be said here{more}: "
+                "leave that out"
+            )
         rows = self.contract.rows
         if rows not in {ANY, plan.batch_size}:
             raise PlanError(f"training: batch_size is {plan.batch_size}, the .tflite file takes batches of {rows} only")
-
-    def check_said(self, training: Mapping[str, Any]) -> None:
-        """Raise ``PlanError`` where a configuration says what only the file can decide, be it as usual."""
-        applies = _APPLIES | ({RATE} if self.contract.takes_rate else set())
-        for key in training:
-            if key not in applies:
-                raise PlanError(self._decided(key))
 
     def stepper(self, start: FloatArray, plan: TrainingPlan) -> Stepper:
         """Return what gives batches to the file's ``train``; raise ``PlanError`` as ``check_plan``."""
         self.check_plan(plan)
         return _FileStepper(self, start, plan.learning_rate)
-
-    def _decided(self, key: str) -> str:
-        more = f"; it could, with an input {RATE} of train" if key == RATE else ""
-        return f"training: {key} is decided by the .tflite file, and cannot be said here: leave it out{more}"
 
     def _workspace(self, parameters: FloatArray) -> Any:  # noqa: ANN401 - as much of a Workspace as measuring needs
         return _Answers(self, parameters)
@@ -138,7 +131,7 @@ class _FileStepper:
 
     def step(self, x: FloatArray, y: NDArray[Any], _rng: np.random.Generator, frozen: tuple[slice, ...]) -> float:
         if frozen:
-            raise PlanError("personal: private_epochs cannot be with a .tflite file: its train changes all at once")
+            raise TfliteError("a .tflite file changes all its parameters in every step")
         if self.leave is not None and self.leave():
             raise StepLeftError
         loss = self._session.train(x, y, self._rate)

@@ -81,7 +81,7 @@ def nothing_to_say(_parameters: NDArray[np.float32]) -> dict[str, float]:
 
 
 def fresh(settings: AggregatorSettings, model: Model, store: str = STORE, backbone: Backbone | None = None) -> Restored:
-    version, server, shelf = first_version(settings, model, created=0.0, backbone=backbone)
+    version, server, shelf = first_version(settings, model, created=0.0, carried=backbone)
     return Restored(epoch=EPOCH, store_id=store, version=version, server=server, shelf=shelf)
 
 
@@ -106,7 +106,7 @@ class Bench:
         self.keys = keys
         self.backbone = backbone
         self.core = AggregatorCore(
-            self.settings, self.model, self.restored, INSTANCE, evaluate, keys=keys, backbone=backbone
+            self.settings, self.model, self.restored, INSTANCE, evaluate, keys=keys, carried=backbone
         )
         self.core.resume_active()
         self.broker = {} if broker is None else broker

@@ -258,7 +258,7 @@ def softmax_file(
     for name, gradient in gradients.items():
         change = train.node(MUL, (gradient, scale), shapes[name], options=NONE)
         moved = train.node(SUB, (train.read(name, shapes[name]), change), shapes[name], options=NONE)
-        train.assign("elsewhere" if stale else name, moved)
+        train.assign(f"{name}_elsewhere" if stale else name, moved)
     logs = train.node(MUL, (train.node(LOG, (found,), (rows, classes)), hot), (rows, classes), options=NONE)
     total = train.node(SUM, (logs, train.constant([0, 1], "int32")), (), options=(("bool", 0),))
     train.outputs = {"loss": train.node(DIV, (train.node(NEG, (total,), ()), n), (), options=NONE)}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from models.errors import TfliteError
 from models.tflite.adapters.files import read_file
 from models.tflite.checking import examine
-from models.tflite.runtime import RuntimeUnavailable, load_runtime
+from models.tflite.runtime import Runtime, RuntimeUnavailable, load_runtime
 from models.workspace import StepLeftError
 
 TRIAL_S = 30.0
@@ -40,7 +40,12 @@ def try_out(path: Path, timeout_s: float = TRIAL_S, stopped: Callable[[], bool] 
     ``stopped`` is asked along the way: ``StepLeftError``.
     """
     examine(read_file(path))
-    command = [sys.executable, "-m", __name__, str(path.resolve())]
+    elsewhere(__name__, path, (), timeout_s, stopped)
+
+
+def elsewhere(module: str, path: Path, arguments: Sequence[str], timeout_s: float, stopped: Callable[[], bool]) -> None:
+    """Run the module on the file in a process of its own; raise ``TfliteError`` with what it says when it fails."""
+    command = [sys.executable, "-m", module, str(path.resolve()), *arguments]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
@@ -71,15 +76,21 @@ def _ended(trial: subprocess.Popen[bytes], deadline: float, stopped: Callable[[]
             return None
 
 
+def limited_runtime(file_bytes: int) -> Runtime:
+    """Return the runtime of a process that may take so much time and memory from here on, and no more."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    runtime = load_runtime()
+    limit = MAX_BYTES + 4 * file_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    return runtime
+
+
 def main(path: Path) -> int:
     """Load and predict once; return the exit code."""
     data = read_file(path)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     try:
-        runtime = load_runtime()
-        limit = MAX_BYTES + 4 * len(data)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        runtime = limited_runtime(len(data))
         interpreter = runtime.interpreter(data)
         interpreter.allocate_tensors()
         for details in interpreter.get_input_details():

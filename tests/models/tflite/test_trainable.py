@@ -142,7 +142,7 @@ def test_private_parameters_are_split_by_the_names_that_get_gives(runtime: Runti
 )
 def test_what_the_file_decides_cannot_be_planned(runtime: Runtime, key: str, value: object) -> None:
     model = model_of(runtime, softmax_file(INPUTS, CLASSES))
-    with pytest.raises(PlanError, match=f"{key} is decided by the .tflite file"):
+    with pytest.raises(PlanError, match=f"the .tflite file decides on {key}, which"):
         Training(
             model,
             model.init(np.random.default_rng(0)),
@@ -150,10 +150,10 @@ def test_what_the_file_decides_cannot_be_planned(runtime: Runtime, key: str, val
             TrainingPlan.from_data({key: value}),
             np.random.default_rng(0),
         )
-    usual = TrainingPlan().to_data()[key]
-    with pytest.raises(PlanError, match=f"{key} is decided"):
-        model.check_said({"epochs": 2, key: usual})
-    model.check_said({"epochs": 2, "batch_size": 5, "max_steps": 3, "deadline_s": 1.0, "on_deadline": "send"})
+    with pytest.raises(PlanError, match=f"decides on {key}"):
+        model.check_plan(TrainingPlan(), {"epochs", key})
+    said = {"epochs": 2, "batch_size": 5, "max_steps": 3, "deadline_s": 1.0, "on_deadline": "send"}
+    model.check_plan(TrainingPlan.from_data(said), said)
 
 
 def test_operators_of_tensorflow_are_refused_by_name() -> None:
