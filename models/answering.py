@@ -14,6 +14,7 @@ from models.errors import DataError
 from models.layers.normalization import Standardize
 from models.metrics import ClassificationMetrics, Metrics, ReconstructionMetrics, RegressionMetrics, empty_errors
 from models.network import Model
+from models.pieces import Between, go_on
 from models.sketch import MAX_COUNT, pack, unpack
 from models.spec import Task
 from models.statistics import FeatureStatistics
@@ -58,10 +59,10 @@ def no_statistics(model: Model) -> FeatureStatistics:
     return FeatureStatistics.none(columns_of(model), classes_of(model))
 
 
-def statistics_of(model: Model, data: Dataset) -> FeatureStatistics:
+def statistics_of(model: Model, data: Dataset, between: Between = go_on) -> FeatureStatistics:
     """Return the statistics of a model's examples. Of channels an example has several rows: one for each place."""
     columns, classes = columns_of(model), classes_of(model)
-    found = FeatureStatistics.of(data.x.reshape(-1, columns), None, classes)
+    found = FeatureStatistics.of(data.x.reshape(-1, columns), None, classes, between)
     if not classes:
         return found
     return replace(found, classes=np.bincount(data.y, minlength=classes).astype(np.int64))

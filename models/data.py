@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.errors import DataError
 from models.parameters import FloatArray, IntArray
+from models.pieces import Between, chosen, go_on, pieces
 from models.spec import Task
 
 _NUMBERS = "biuf"
@@ -56,23 +57,23 @@ class Dataset:
         return len(self.x)
 
     @classmethod
-    def for_model(cls, model: Shaped, x: ArrayLike, y: ArrayLike | None = None) -> Dataset:
+    def for_model(cls, model: Shaped, x: ArrayLike, y: ArrayLike | None = None, between: Between = go_on) -> Dataset:
         """Return the examples if they fit the model, else raise ``DataError`` naming row and column.
 
         Labels may come as floats that are whole numbers (CSV files know no other); values of a single output as
         ``(n,)``. Arrays that are already right are not copied. No examples at all is a legal data set. Where the task
-        is reconstruction, ``y`` is ``x``, whatever labels there are.
+        is reconstruction, ``y`` is ``x``, whatever labels there are. ``between`` is called between bounded pieces.
         """
-        features = _matrix("x", _numbers("x", x), model.inputs)
+        features = _matrix("x", _numbers("x", x), model.inputs, between)
         if model.task == "reconstruction":
             return cls(features, features)
         if y is None:
             raise DataError(f"y is missing: {model.task} needs it")
         if model.task == "classification":
-            targets: NDArray[Any] = _labels(_numbers("y", y), model.outputs)
+            targets: NDArray[Any] = _labels(_numbers("y", y), model.outputs, between)
         else:
             values = _numbers("y", y)
-            targets = _matrix("y", values.reshape(-1, 1) if values.ndim == 1 else values, model.outputs)
+            targets = _matrix("y", values.reshape(-1, 1) if values.ndim == 1 else values, model.outputs, between)
         if len(features) != len(targets):
             raise DataError(f"x has {len(features)} rows and y has {len(targets)}")
         return cls(features, targets)
@@ -86,6 +87,11 @@ class Dataset:
         """Return the examples in ``rows`` (views where ``rows`` is a slice)."""
         return Dataset(self.x[rows], self.y[rows])
 
+    def parted(self, mask: NDArray[np.bool_], between: Between = go_on) -> Dataset:
+        """Return copies of the examples of which the mask says so, made in bounded pieces."""
+        x = chosen(self.x, mask, between)
+        return Dataset(x, x if self.y is self.x else chosen(self.y, mask, between))
+
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
     try:
@@ -97,27 +103,43 @@ def _numbers(name: str, values: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def _matrix(name: str, values: NDArray[Any], width: int) -> FloatArray:
+def _matrix(name: str, values: NDArray[Any], width: int, between: Between = go_on) -> FloatArray:
     if values.ndim != 2 or values.shape[1] != width:  # noqa: PLR2004 - rows and columns
         raise DataError(f"{name} has shape {values.shape}, allowed is (n, {width})")
-    with np.errstate(over="ignore"):
-        matrix = np.ascontiguousarray(values, dtype=np.float32)
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise DataError(f"{name} is {values[row, column]} in row {row}, column {column}: not a finite float32")
+    right = values.dtype == np.float32 and values.flags.c_contiguous
+    matrix = values if right else np.empty(values.shape, np.float32)
+    for part in pieces(len(values), 4 * width, between):
+        rows = matrix[part]
+        if not right:
+            with np.errstate(over="ignore"):
+                rows[...] = values[part]
+        finite = np.isfinite(rows)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise DataError(
+                f"{name} is {values[part][row, column]} in row {part.start + row}, column {column}: "
+                "not a finite float32"
+            )
     return matrix
 
 
-def _labels(values: NDArray[Any], classes: int) -> IntArray:
+def _labels(values: NDArray[Any], classes: int, between: Between) -> IntArray:
     if values.ndim != 1:
         raise DataError(f"y has shape {values.shape}, allowed is (n,)")
-    # NaN fails both comparisons, and a float is cast only when it is in range.
-    in_range = (values >= 0) & (values <= min(classes - 1, _LARGEST_LABEL))
-    wrong = ~in_range
-    if values.dtype.kind == "f":
-        wrong |= values != np.floor(values)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise DataError(f"y is {values[row]} in row {row}: allowed are whole numbers from 0 to {classes - 1}")
-    return np.ascontiguousarray(values, dtype=np.int64)
+    right = values.dtype == np.int64 and values.flags.c_contiguous
+    labels = values if right else np.empty(values.shape, np.int64)
+    for part in pieces(len(values), 8, between):
+        found = values[part]
+        # NaN fails both comparisons, and a float is cast only when it is in range.
+        in_range = (found >= 0) & (found <= min(classes - 1, _LARGEST_LABEL))
+        wrong = ~in_range
+        if values.dtype.kind == "f":
+            wrong |= found != np.floor(found)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"y is {found[row]} in row {part.start + row}: allowed are whole numbers from 0 to {classes - 1}"
+            )
+        if not right:
+            labels[part] = found
+    return labels

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import DataError
+from models.pieces import Between, go_on, pieces
 
 LabelRule: TypeAlias = Literal["last", "majority", "any", "mean"]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -17,12 +18,14 @@ MAX_CLASSES = 1000
 """Labels that a majority is looked for among: beyond it they are values, and there is none."""
 
 
-def labels_of(rule: LabelRule, share: float, labels: Doubles, first: Places, behind: Places) -> Doubles:
+def labels_of(  # noqa: PLR0917 - which rule, on what
+    rule: LabelRule, share: float, labels: Doubles, first: Places, behind: Places, between: Between = go_on
+) -> Doubles:
     """Return a label for each span of rows ``[first, behind)``; NaN where the rule finds none.
 
     Rows without a label have no say. ``last``: the newest one; ``any``: the largest, so that one row of an event makes
     the window one; ``mean``; ``majority``: the one that more rows have than any other, if that is at least ``share`` of
-    the labelled rows.
+    the labelled rows. ``between`` is called between bounded pieces of the work.
     """
     known = np.isfinite(labels)
     if not known.any() or not len(first):
@@ -30,12 +33,12 @@ def labels_of(rule: LabelRule, share: float, labels: Doubles, first: Places, beh
     if rule == "last":
         return _last(labels, known, first, behind)
     if rule == "majority":
-        return _majority(share, labels, known, first, behind)
+        return _majority(share, labels, known, first, behind, between)
     if rule == "any":
-        largest = _spans(np.maximum, np.where(known, labels, -np.inf), -np.inf, first, behind)
+        largest = _spans(np.maximum, np.where(known, labels, -np.inf), -np.inf, first, behind, between)
         return np.asarray(np.where(np.isfinite(largest), largest, np.nan))
     count = _counted(known, first, behind)
-    total = _spans(np.add, np.where(known, labels, 0.0), 0.0, first, behind)
+    total = _spans(np.add, np.where(known, labels, 0.0), 0.0, first, behind, between)
     return np.asarray(np.divide(total, count, out=np.full(len(first), np.nan), where=count > 0))
 
 
@@ -45,7 +48,9 @@ def _last(labels: Doubles, known: NDArray[np.bool_], first: Places, behind: Plac
     return np.where(place >= first, labels[place], np.nan)
 
 
-def _majority(share: float, labels: Doubles, known: NDArray[np.bool_], first: Places, behind: Places) -> Doubles:
+def _majority(  # noqa: PLR0917 - as above
+    share: float, labels: Doubles, known: NDArray[np.bool_], first: Places, behind: Places, between: Between
+) -> Doubles:
     classes = np.unique(labels[known])
     if len(classes) > MAX_CLASSES:
         raise DataError(
@@ -55,6 +60,7 @@ def _majority(share: float, labels: Doubles, known: NDArray[np.bool_], first: Pl
     most = np.zeros(len(first), np.int64)
     winner = np.full(len(first), np.nan)
     for label in classes:
+        between()
         count = _counted(labels == label, first, behind)
         winner = np.where(count == most, np.nan, np.where(count > most, label, winner))
         most = np.maximum(most, count)
@@ -66,9 +72,14 @@ def _counted(chosen: NDArray[np.bool_], first: Places, behind: Places) -> Places
     return np.asarray(sums[behind] - sums[first])
 
 
-def _spans(ufunc: np.ufunc, values: Doubles, nothing: float, first: Places, behind: Places) -> Doubles:
+def _spans(  # noqa: PLR0917 - what is done to what
+    ufunc: np.ufunc, values: Doubles, neutral: float, first: Places, behind: Places, between: Between
+) -> Doubles:
     """Return ``ufunc`` over each span: of its rows alone, so the bits do not depend on what lies around it."""
-    padded = np.append(values, nothing)
-    borders = np.stack([first, behind], axis=1).ravel()
-    found = ufunc.reduceat(padded, borders)[::2]
-    return np.where(behind > first, found, nothing)
+    padded = np.append(values, neutral)
+    found = np.empty(len(first), np.float64)
+    # Spans overlap: so many rows are read as they are long together.
+    for part in pieces(len(first), values.itemsize * int((behind - first).max()), between):
+        borders = np.stack([first[part], behind[part]], axis=1).ravel()
+        found[part] = ufunc.reduceat(padded, borders)[::2]
+    return np.where(behind > first, found, neutral)

@@ -19,6 +19,7 @@ from models.features import Feature, feature
 from models.filling import Fill
 from models.labelling import LabelRule
 from models.parameters import FloatArray
+from models.pieces import Between, go_on
 from models.series import Series
 from models.windows import Windows, windows_of
 
@@ -203,15 +204,18 @@ class Pipeline:
         """
         return (self.window + self.stride + 1) * self.every_s + self.max_hold_s if self.every_s else 0.0
 
-    def windows(self, series: Series, *, most: int | None = None, until: float = -np.inf) -> Windows:
+    def windows(
+        self, series: Series, *, most: int | None = None, until: float = -np.inf, between: Between = go_on
+    ) -> Windows:
         """Return the newest windows of the series, at most ``most`` (None: as many as 256 MB of inputs hold).
 
         The same rows give the same bits, whatever was evicted before them (windows that reach back to what is no
         longer there are left out) or is appended after them. ``until``: with a grid, all rows before this time are
         there, so steps before it need not wait for the next row. Raise ``DataError`` for a series that lacks a channel.
+        ``between`` is called between bounded pieces.
         """
         ahead = self.forecast_steps if self.target == "next" else 0
-        return windows_of(self, series, most=most, until=until, ahead=ahead)
+        return windows_of(self, series, most=most, until=until, ahead=ahead, between=between)
 
     def newest(self, series: Series, *, until: float = -np.inf) -> Windows:
         """Return the newest window alone, or none when that one is dropped; of a forecast, without its target.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.errors import DataError
 from models.fields import Fields
 from models.parameters import FloatArray
+from models.pieces import Between, chosen, go_on
 from models.windows import Windows
 
 Doubles = NDArray[np.float64]
@@ -48,10 +49,11 @@ class Standardization:
         return cls(count=0, mean=np.zeros(inputs), spread=np.zeros(inputs))
 
     @classmethod
-    def of(cls, x: FloatArray) -> Standardization:
+    def of(cls, x: FloatArray, between: Between = go_on) -> Standardization:
         """Return the one of the examples ``(n, inputs)``."""
         found = cls.nothing(x.shape[1])
         for rows in _blocks(x):
+            between()
             block = x[rows].astype(np.float64)
             mean = np.add.reduce(block, axis=0) / len(block)
             block -= mean
@@ -69,12 +71,12 @@ class Standardization:
             until=max(self.until, other.until),
         )
 
-    def including(self, windows: Windows) -> Standardization:
+    def including(self, windows: Windows, between: Between = go_on) -> Standardization:
         """Return the one that also counts those windows that end after the last one counted; before ``apply``."""
         fresh = windows.ends > self.until
         if not fresh.any():
             return self
-        found = self + Standardization.of(windows.x if fresh.all() else windows.x[fresh])
+        found = self + Standardization.of(windows.x if fresh.all() else chosen(windows.x, fresh, between), between)
         return Standardization(
             count=found.count, mean=found.mean, spread=found.spread, until=float(windows.ends[fresh].max())
         )
@@ -84,7 +86,7 @@ class Standardization:
         """Of the examples so far, divided by their number; 0 for none."""
         return np.sqrt(self.spread / max(1, self.count))
 
-    def apply(self, x: FloatArray) -> None:
+    def apply(self, x: FloatArray, between: Between = go_on) -> None:
         """Turn ``x`` ``(n, inputs)``, in place, into deviations from the mean, at most ``LIMIT`` either way.
 
         An input that did not move is only moved by its mean: it has no deviation to be measured in.
@@ -92,6 +94,7 @@ class Standardization:
         deviation = self.deviation
         scale = np.where(deviation > _RESOLUTION * np.abs(self.mean), deviation, 1.0)
         for rows in _blocks(x):
+            between()
             x[rows] = np.clip((x[rows] - self.mean) / scale, -LIMIT, LIMIT)
 
     def to_data(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import DataError
+from models.pieces import Between, go_on
 from models.sketch import MAX_COUNT, Grid, pack, unpack
 
 MAX_COLUMNS = 4096
@@ -23,6 +24,9 @@ MAX_CLASSES = 2**16
 
 GRID: Final = Grid(0.05)
 _BLOCK_ROWS = 4096
+_BLOCK_VALUES = 2**20
+"""A tenth of a second's worth where there are many columns; with few rows more time goes into adding up than counting.
+"""
 _LARGEST = float(np.finfo(np.float32).max)
 """Features are float32; and sums of squares of these stay finite, however many there are."""
 _NUMBERS = ("mean", "squares", "minimum", "maximum")
@@ -64,15 +68,21 @@ class FeatureStatistics:
 
     @classmethod
     def of(
-        cls, x: NDArray[np.floating[Any]], labels: NDArray[np.int64] | None = None, classes: int = 0
+        cls,
+        x: NDArray[np.floating[Any]],
+        labels: NDArray[np.int64] | None = None,
+        classes: int = 0,
+        between: Between = go_on,
     ) -> FeatureStatistics:
         """Return the figures about ``x`` ``(n, columns)``, where NaN (or an infinity) is missing.
 
-        ``labels`` ``(n,)`` are from 0 to ``classes - 1``.
+        ``labels`` ``(n,)`` are from 0 to ``classes - 1``. ``between`` is called between bounded pieces.
         """
         total = cls.none(x.shape[1], classes)
-        for first in range(0, len(x), _BLOCK_ROWS):
-            part = slice(first, first + _BLOCK_ROWS)
+        size = min(_BLOCK_ROWS, max(256, _BLOCK_VALUES // max(1, x.shape[1])))
+        for first in range(0, len(x), size):
+            between()
+            part = slice(first, first + size)
             total += _of_block(x[part], None if labels is None else labels[part], classes)
         return total
 

@@ -15,6 +15,7 @@ from models.features import Block, Doubles, correlations
 from models.filling import filled, too_many
 from models.labelling import labels_of
 from models.parameters import FloatArray, IntArray
+from models.pieces import Between, chosen, go_on
 from models.placing import Frame, Placement, place_rows, place_steps
 from models.series import Series
 
@@ -78,7 +79,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.x)
 
-    def labelled(self) -> Windows:
+    def labelled(self, between: Between = go_on) -> Windows:
         """Return the windows that can be learned from: all but those without a label (copies, where some have none)."""
         if self.y.ndim > 1:
             return self
@@ -86,16 +87,22 @@ class Windows:
         if known.all():
             return self
         return Windows(
-            x=self.x[known], y=self.y[known], starts=self.starts[known], ends=self.ends[known], counts=self.counts
+            x=chosen(self.x, known, between),
+            y=self.y[known],
+            starts=self.starts[known],
+            ends=self.ends[known],
+            counts=self.counts,
         )
 
 
-def windows_of(pipeline: Pipeline, series: Series, *, most: int | None, until: float, ahead: int) -> Windows:
+def windows_of(
+    pipeline: Pipeline, series: Series, *, most: int | None, until: float, ahead: int, between: Between = go_on
+) -> Windows:
     """Return the newest windows; ``ahead`` rows or steps behind each have to be there as well."""
     columns = _columns(pipeline, series)
     frame = Frame(width=pipeline.window, stride=pipeline.stride, ahead=ahead, max_gap_s=pipeline.max_gap_s)
     room = max(1, MAX_VALUES // pipeline.inputs) if most is None else most
-    cutter = _Cutter(pipeline, series, columns, frame.length)
+    cutter = _Cutter(pipeline, series, columns, frame.length, between)
     placement = cutter.place(frame, room, until)
     count = len(placement.first)
     x = np.empty((count, pipeline.inputs), np.float32)
@@ -104,6 +111,7 @@ def windows_of(pipeline: Pipeline, series: Series, *, most: int | None, until: f
     counts = Counts(gap=placement.gap, older=placement.older)
     size = 0
     for first in cutter.blocks(placement):
+        between()
         part = _Part(pipeline, cutter.cut(first), ahead)
         behind = size + len(part.rows)
         part.describe(x[size:behind])
@@ -138,14 +146,15 @@ def _targets(pipeline: Pipeline, cutter: _Cutter, x: FloatArray, values: FloatAr
     if pipeline.target == "next":
         return values
     first, behind = cutter.spans(kept)
-    return labels_of(pipeline.label, pipeline.label_share, cutter.series.labels, first, behind)
+    return labels_of(pipeline.label, pipeline.label_share, cutter.series.labels, first, behind, cutter.between)
 
 
 class _Cutter:
     """Cuts windows out of one series."""
 
-    def __init__(self, pipeline: Pipeline, series: Series, columns: list[int], length: int) -> None:
+    def __init__(self, pipeline: Pipeline, series: Series, columns: list[int], length: int, between: Between) -> None:
         self._pipeline = pipeline
+        self.between = between
         self.series = series
         self._columns = np.array(columns)
         self._lines = np.arange(len(columns))[:, None]
@@ -189,6 +198,7 @@ class _Cutter:
         newest = np.empty((len(self._columns), len(self.series)), np.int32)
         rows = np.arange(len(self.series), dtype=np.int32)
         for line, column in zip(newest, self._columns, strict=True):
+            self.between()
             np.maximum.accumulate(np.where(np.isfinite(self.series.values[:, column]), rows, -1), out=line)
         return newest
 

@@ -41,7 +41,10 @@ class Workspace:
         check_weights(model, class_weights)
         self._class_weights = np.array(class_weights, np.float32) if class_weights else None
         self.leave: Callable[[], bool] | None = None
-        """Asked between the layers of ``forward`` and ``loss_and_gradient``; True: raise ``StepLeftError``."""
+        """Asked between the layers of ``forward`` and ``loss_and_gradient``, and within long ones.
+
+        True: raise ``StepLeftError``.
+        """
         self._spec = model.network
         self._values = model.layout.views(parameters)
         self.gradient = np.zeros(model.layout.size, np.float32)
@@ -94,11 +97,14 @@ class Workspace:
         squares = sum(float(np.vdot(values, values)) for values, _, _ in self._decayed)
         return 0.5 * self._spec.l2 * squares
 
+    def _between(self) -> None:
+        _leave_if(self.leave)
+
     def _for_rows(self, rows: int) -> _Bound:
         found = self._bound.get(rows)
         if found is None:
             check_step(self._model, rows)
-            tie = Tie(self._values, self._gradients, rows, Buffers(), first=True)
+            tie = Tie(self._values, self._gradients, rows, Buffers(self._between), first=True)
             shape = self._spec.input_shape
             reader = Reader(shape, rows) if len(shape) > 1 else None
             loss = bind_loss(self._spec, rows, self._class_weights)

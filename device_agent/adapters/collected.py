@@ -15,9 +15,10 @@ import numpy as np
 from msgspec import Struct
 
 from device_agent.adapters.data import DataFileError, Samples
-from device_agent.adapters.leaving import leave_if, never, until
+from device_agent.adapters.leaving import asking, never, until
 from device_agent.sensing.adapters.reading import Extent, SamplesError, read
 from models import DataError, Dataset, Model, Pipeline, Standardization
+from models.pieces import Between, go_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,9 @@ BLOCK_WINDOWS = 5
 
 MOST_BLOCKS = 10_000
 """Of so many there are some on either side."""
+
+ASK_EVERY_WINDOWS = 16
+"""Whether to stop: a window may touch ``MOST_BLOCKS``."""
 
 MAX_CONSTANTS_BYTES = 64 * 1024 * 1024
 
@@ -60,28 +64,28 @@ def collect(  # noqa: PLR0917 - what is wanted, of which rows
     ``upto``: of rows up to this number; None: up to ``extent.newest``. The same extent and number give the same
     examples, as long as no row of them was evicted. ``stopped`` is asked along the way: ``TaskLeftError``.
     """
-    last = extent.newest if upto is None else upto
+    last, between = extent.newest if upto is None else upto, asking(stopped)
     _check_channels(settings, pipeline)
     try:
         folder, limit = Path(settings.device.state_dir), settings.samples.read_rows
         series = read(folder, pipeline.channels, upto=last, limit=limit, stopped=stopped)
         if not len(series):
             raise DataFileError(f"samples: no row with {_listed(pipeline.channels)} has come yet")
-        leave_if(stopped)
-        windows = pipeline.windows(series)
-        leave_if(stopped)
+        windows = pipeline.windows(series, between=between)
     except (SamplesError, DataError) as exc:
         raise DataFileError(f"samples: {exc}") from exc
     if pipeline.standardize == "device":
-        constants_for(settings, pipeline, extent.identity, windows).apply(windows.x)
+        constants_for(settings, pipeline, extent.identity, windows, between).apply(windows.x, between)
     return _split(settings, model, pipeline, windows, (len(series), last), stopped)
 
 
-def constants_for(settings: AgentSettings, pipeline: Pipeline, store: str, windows: Windows) -> Standardization:
+def constants_for(
+    settings: AgentSettings, pipeline: Pipeline, store: str, windows: Windows, between: Between = go_on
+) -> Standardization:
     """Return this device's constants, those of new windows included, and keep them."""
     path = Path(settings.device.state_dir) / CONSTANTS_NAME
     before = kept_constants(path, pipeline, store)
-    found = before.including(windows)
+    found = before.including(windows, between)
     if found is not before:
         _keep(path, Constants(pipeline=pipeline.digest, store=store, data=found.to_data()))
     return found
@@ -134,14 +138,16 @@ def _split(  # noqa: PLR0917 - what is split, for whom, and how
     """Return both sides; ``read_rows``: how many rows there were, and the number of the last."""
     rows, last = read_rows
     # Who repeats its input needs no labels.
-    usable = windows if model.task == "reconstruction" else windows.labelled()
+    between = asking(stopped)
+    usable = windows if model.task == "reconstruction" else windows.labelled(between)
     # Where windows are as long as blocks, hardly one would lie in blocks of one side.
     lasts_s = pipeline.window / pipeline.rate if pipeline.rate else 0.0
     block_s = max(settings.data.holdout_block_s, BLOCK_WINDOWS * lasts_s)
     held_out, trained = sides_of(usable.starts, usable.ends, settings.data.holdout_fraction, block_s, stopped)
     try:
-        train = Dataset.for_model(model, usable.x[trained], usable.y[trained])
-        holdout = Dataset.for_model(model, usable.x[held_out], usable.y[held_out]) if held_out.any() else None
+        data = Dataset.for_model(model, usable.x, usable.y, between)
+        train = data.parted(trained, between)
+        holdout = data.parted(held_out, between) if held_out.any() else None
     except DataError as exc:
         raise DataFileError(f"samples: {exc}") from exc
     if len(train) < settings.data.min_examples:
@@ -173,7 +179,8 @@ def sides_of(
         return drawn[block]
 
     sides = np.empty((len(first), 2), np.bool_)
-    for row, (begin, end) in enumerate(until(stopped, zip(first.tolist(), last.tolist(), strict=True))):
+    spans = zip(first.tolist(), last.tolist(), strict=True)
+    for row, (begin, end) in enumerate(until(stopped, spans, ASK_EVERY_WINDOWS)):
         found = {held_out(block) for block in range(begin, min(end, begin + MOST_BLOCKS) + 1)}
         sides[row] = (found == {True}, found == {False})
     return sides[:, 0], sides[:, 1]

@@ -10,12 +10,13 @@ import hashlib
 import zipfile
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import numpy as np
 
-from device_agent.adapters.leaving import never, until
+from device_agent.adapters.leaving import asking, never, until
 from models import DataError, Dataset, Model
+from models.pieces import Between, pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,13 +44,18 @@ class Samples:
 
 
 def load_samples(path: Path, settings: DataSettings, model: Model, stopped: Callable[[], bool] = never) -> Samples:
-    """Read and check the file, and split it; raise ``DataFileError``, or ``TaskLeftError`` when it is ``stopped``."""
-    x, y = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path, settings.label, stopped)
+    """Read and check the file, and split it; raise ``DataFileError``, or ``TaskLeftError`` when it is ``stopped``.
+
+    That is asked between bounded pieces, whatever the size of the file.
+    """
+    between = asking(stopped)
+    x, y = _read_npz(path, between) if path.suffix.lower() == ".npz" else _read_csv(path, settings.label, stopped)
     try:
-        Dataset.for_model(model, x, y)
-        held_out = holdout_mask(x, y, settings.holdout_fraction, stopped)
-        train = Dataset.for_model(model, x[~held_out], y[~held_out])
-        holdout = Dataset.for_model(model, x[held_out], y[held_out]) if held_out.any() else None
+        data = Dataset.for_model(model, x, y, between)
+        held_out = holdout_mask(data.x, y, settings.holdout_fraction, stopped)
+        del x  # of another type it is one copy more
+        train = data.parted(~held_out, between)
+        holdout = data.parted(held_out, between) if held_out.any() else None
     except DataError as exc:
         raise DataFileError(f"{path}: {exc}") from exc
     if len(train.x) < settings.min_examples:
@@ -67,14 +73,17 @@ def holdout_mask(
     The first 8 bytes of BLAKE2b over the row's float32 features and its label, as a fraction of 2**64. So a row is on
     the same side whatever other rows there are, in whatever order; equal rows are on the same side.
     """
-    rows = np.ascontiguousarray(x, dtype="<f4").reshape(len(x), -1)
-    labels = np.ascontiguousarray(y, dtype="<f8").reshape(len(y), -1)
     limit = fraction * 2.0**64
-    draws = (
-        int.from_bytes(hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=8).digest(), "big")
-        for row, label in until(stopped, zip(rows, labels, strict=True))
-    )
-    return np.fromiter((draw < limit for draw in draws), dtype=np.bool_, count=len(rows))
+    mask = np.empty(len(x), np.bool_)
+    for part in pieces_of(x):
+        rows = np.ascontiguousarray(x[part], dtype="<f4").reshape(part.stop - part.start, -1)
+        labels = np.ascontiguousarray(y[part], dtype="<f8").reshape(len(rows), -1)
+        draws = (
+            int.from_bytes(hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=8).digest(), "big")
+            for row, label in until(stopped, zip(rows, labels, strict=True))
+        )
+        mask[part] = np.fromiter((draw < limit for draw in draws), dtype=np.bool_, count=len(rows))
+    return mask
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:
@@ -86,9 +95,22 @@ def fingerprint(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+class _Asking:
+    """A file of which every read may end the task. NumPy reads archives in pieces of 256 KB."""
+
+    def __init__(self, file: BinaryIO, between: Between) -> None:
+        self._between = between
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        self._between()
+        return self._file.read(size)
+
+
+def _read_npz(path: Path, between: Between) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(cast("Any", _Asking(file, between)), allow_pickle=False) as archive:
             found = {name: archive[name] for name in ("x", "y") if name in archive.files}
             names = sorted(archive.files)
     except FileNotFoundError as exc:
@@ -141,7 +163,10 @@ def _parse_csv(
     label_columns = [header.index(name) for name in labels]
     features = [index for index in range(len(header)) if index not in label_columns]
     y = table[:, label_columns]
-    return table[:, features].astype(np.float32), y[:, 0] if len(labels) == 1 else y
+    x = np.empty((len(table), len(features)), np.float32)
+    for part in pieces_of(table, asking(stopped)):
+        x[part] = table[part][:, features]
+    return x, y[:, 0] if len(labels) == 1 else y
 
 
 def _numbers(path: Path, line: int, header: list[str], row: list[str]) -> list[float]:

@@ -28,9 +28,18 @@ def leave_if(stopped: Callable[[], bool]) -> None:
         raise TaskLeftError
 
 
-def until(stopped: Callable[[], bool], items: Iterable[_T]) -> Iterator[_T]:
+def asking(stopped: Callable[[], bool]) -> Callable[[], None]:
+    """Return what is called between two pieces of work, and leaves the task when it is to stop."""
+
+    def between() -> None:
+        leave_if(stopped)
+
+    return between
+
+
+def until(stopped: Callable[[], bool], items: Iterable[_T], every: int = ASK_EVERY) -> Iterator[_T]:
     """Return the items; raise ``TaskLeftError`` between two of them when the task is to stop."""
     for number, item in enumerate(items):
-        if number % ASK_EVERY == 0:
+        if number % every == 0:
             leave_if(stopped)
         yield item

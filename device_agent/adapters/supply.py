@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples, fingerprint, load_samples
-from device_agent.adapters.leaving import never
+from device_agent.adapters.leaving import asking, never
+from models.pieces import pieces_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +53,13 @@ class Supply:
             # The old ones go first: both at once may be more than the board has.
             self._samples = None
             if extent is None or pipeline is None:
-                self._samples = load_samples(path, self._settings.data, model, stopped)
+                samples = load_samples(path, self._settings.data, model, stopped)
             else:
                 from device_agent.adapters.collected import collect  # noqa: PLC0415 - for boards that have sources
 
-                self._samples = collect(self._settings, pipeline, model, extent, upto, stopped)
-            self._of = wanted
-            self.digest = _digest(self._samples.train)
+                samples = collect(self._settings, pipeline, model, extent, upto, stopped)
+            self.digest = _digest(samples.train, stopped)
+            self._samples, self._of = samples, wanted
         return self._samples
 
     @property
@@ -81,9 +82,10 @@ class Supply:
             raise DataFileError(f"samples: {exc}") from exc
 
 
-def _digest(data: Dataset) -> str:
+def _digest(data: Dataset, stopped: Callable[[], bool]) -> str:
     """Return what changes when the examples do. It costs little beside the reading of them."""
     found = hashlib.blake2b(f"{data.x.shape} {data.y.shape} {data.y.dtype}".encode(), digest_size=16)
     for array in (data.x, data.y):
-        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        for part in pieces_of(array, asking(stopped)) if array.size else ():
+            found.update(np.ascontiguousarray(array[part]).data.cast("B"))
     return found.hexdigest()

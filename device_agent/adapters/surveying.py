@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_agent.adapters.leaving import TaskLeftError
+from device_agent.adapters.leaving import TaskLeftError, asking
 from models import StepLeftError
 from models.answering import NO_METRICS, metrics_to_data, no_statistics, statistics_of
 from protocol.surveys import pack_content
@@ -33,7 +33,7 @@ def content_of(
         data = None
     examples = 0 if data is None else len(data)
     if survey.kind == "statistics":
-        found = no_statistics(model) if data is None else statistics_of(model, data)
+        found = no_statistics(model) if data is None else statistics_of(model, data, asking(stopped))
         return pack_content({"examples": examples, "statistics": found.to_data()})
     try:
         metrics = NO_METRICS[model.task] if data is None else model.evaluate(parameters, data, stopped)

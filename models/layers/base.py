@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from models.parameters import Entry, FloatArray
+from models.pieces import Between, go_on
 
 Shape: TypeAlias = tuple[int, ...]
 Activation: TypeAlias = Literal["relu", "tanh", "none"]
@@ -39,7 +40,9 @@ class Buffers:
     two that gradients go back through: each layer reads one and writes the other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, between: Between = go_on) -> None:
+        self.between = between
+        """Layers that work in pieces call it between them; when it raises, the step is given up."""
         self._floats: dict[str, int] = {}
         self._blocks: dict[str, FloatArray] = {}
         self._views: dict[tuple[str, Shape], FloatArray] = {}

@@ -154,6 +154,7 @@ class _Bound:
         unrolled, view = self._unrolled, self._buffers.view
         unrolled.load(x)
         for chunk in unrolled.chunks:
+            self._buffers.between()
             columns = view("columns", chunk.columns)
             unrolled.copy(chunk, columns)
             raw = view("raw", (self._filters, chunk.positions))
@@ -170,6 +171,7 @@ class _Bound:
             downstream.fill(0.0)
         gradient = self._weight_gradient
         for chunk in unrolled.chunks:
+            self._buffers.between()
             raw = self._tail.give(slope, chunk.first, chunk.last, view("raw", (self._filters, chunk.positions)))
             columns = view("columns", chunk.columns)
             unrolled.copy(chunk, columns)

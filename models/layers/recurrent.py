@@ -122,6 +122,7 @@ class _Bound:
         state = self._states[0]
         steps = zip(self._gates, self._candidates, self._before_reset, self._states[1:], strict=True)
         for gates, candidate, before_reset, following in steps:
+            self._buffers.between()
             np.dot(state, to_gates, out=gate_work)
             np.add(gates, gate_work, out=gates)
             np.tanh(gates, out=gates)
@@ -181,6 +182,7 @@ class _Bound:
         each = upstream.transpose(1, 2, 0) if self._layer.sequence else None
         np.copyto(loss, upstream if each is None else each[-1])
         for step in range(len(self._gates) - 1, -1, -1):
+            self._buffers.between()
             gates, slopes, candidate = self._gates[step], gate_slopes[step], candidate_slopes[step]
             np.multiply(loss, by_candidate[step], out=candidate)
             np.multiply(loss, by_update[step], out=slopes[:, units:])

@@ -71,11 +71,13 @@ class _Bound:
         self._activation = layer.activation
         self._layers = bind_all(layer.layers, tie)
         self._output = np.empty(shape, np.float32)
+        self._between = tie.buffers.between
         self._around = None if tie.first else np.empty(shape, np.float32)
 
     def forward(self, x: FloatArray, rng: np.random.Generator | None) -> FloatArray:
         value = x
         for layer in self._layers:
+            self._between()
             value = layer.forward(value, rng)
         np.add(value, x, out=self._output)
         activate(self._output, self._activation)
@@ -87,6 +89,7 @@ class _Bound:
             np.copyto(self._around, upstream)
         found: FloatArray | None = upstream
         for layer in reversed(self._layers):
+            self._between()
             if found is not None:
                 found = layer.backward(found)
         if found is None or self._around is None:

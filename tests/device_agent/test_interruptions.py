@@ -315,7 +315,7 @@ def test_a_stop_in_the_middle_of_a_step_keeps_the_steps_before(tmp_path: Path) -
 
         def stopped(self) -> bool:
             self.asked += 1
-            return self.asked > 30
+            return self.asked > 50
 
     assert stopped(bench.train(device.task(), ModelCache(device.folder).open(), Hasty())).kept_share
     assert same(device.train(), wanted)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 2048
+ASK_EVERY_STEPS = 20_000
+"""Of SQLite's machine: less than a millisecond."""
 
 
 class SamplesError(ValueError):
@@ -60,7 +62,7 @@ def read(
     was set back. The numbers of the series (``ids``) are those of the one source that the channels come from; where
     several sources give them, they are the times in microseconds. ``stopped`` is asked on the way: ``TaskLeftError``.
     """
-    with _Opened(state_dir) as db:
+    with _Opened(state_dir, stopped) as db:
         streams = _columns(db, channels)
         return _series(_Table(db, streams, upto, limit), tuple(channels), stopped)
 
@@ -180,8 +182,9 @@ def _ordered(
 class _Opened:
     """The store, opened to be read beside who writes."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, stopped: Callable[[], bool] = never) -> None:
         self._path = state_dir / FILE_NAME
+        self._stopped = stopped
 
     def __enter__(self) -> sqlite3.Connection:
         if not self._path.is_file():
@@ -190,6 +193,8 @@ class _Opened:
             self._db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             self._db.execute("BEGIN")
+            # A question that takes long (where the newest rows begin, in a store of millions) is given up on the way.
+            self._db.set_progress_handler(self._stopped, ASK_EVERY_STEPS)
         except sqlite3.Error as exc:
             raise SamplesError(f"{self._path} cannot be read: {exc}") from exc
         if version != SCHEMA_VERSION:
@@ -199,5 +204,7 @@ class _Opened:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.OperationalError):
+            leave_if(self._stopped)
         if isinstance(error, sqlite3.Error | KeyError | ValueError | TypeError):
             raise SamplesError(f"{self._path} cannot be read: {error}") from error
