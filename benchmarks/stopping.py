@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -182,7 +183,7 @@ def measure(options: Options) -> list[Row]:
     """Measure every case."""
     rows: list[Row] = []
     for name, case in CASES.items():
-        if options.quick and name not in _QUICK:
+        if (options.quick and name not in _QUICK) or options.extra.only not in name:
             continue
         progress(f"{name}: how long nobody asks")
         training, survey = looks(name)
@@ -206,5 +207,10 @@ def measure(options: Options) -> list[Row]:
     return rows
 
 
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", default="", help="cases with this in their names")
+
+
 if __name__ == "__main__":
-    run("stopping", "how soon a training stops by a command and by the policy", measure, repeat=1)
+    about = "how soon a training stops by a command and by the policy"
+    run("stopping", about, measure, repeat=1, arguments=_arguments)

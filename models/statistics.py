@@ -24,8 +24,8 @@ MAX_CLASSES = 2**16
 
 GRID: Final = Grid(0.05)
 _BLOCK_ROWS = 4096
-_BLOCK_VALUES = 2**20
-"""A tenth of a second's worth where there are many columns; with few rows more time goes into adding up than counting.
+_BLOCK_VALUES = 2**18
+"""Some hundredths of a second's worth where there are many columns; with few rows more time goes into adding up than counting.
 """
 _LARGEST = float(np.finfo(np.float32).max)
 """Features are float32; and sums of squares of these stay finite, however many there are."""
@@ -79,7 +79,7 @@ class FeatureStatistics:
         ``labels`` ``(n,)`` are from 0 to ``classes - 1``. ``between`` is called between bounded pieces.
         """
         total = cls.none(x.shape[1], classes)
-        size = min(_BLOCK_ROWS, max(256, _BLOCK_VALUES // max(1, x.shape[1])))
+        size = min(_BLOCK_ROWS, max(64, _BLOCK_VALUES // max(1, x.shape[1])))
         for first in range(0, len(x), size):
             between()
             part = slice(first, first + size)

@@ -58,7 +58,9 @@ def main() -> None:
     case, folder = CASES[sys.argv[1]], Path(sys.argv[2])
     tables = case.make(folder)
     state = folder / "device"
-    sources = {"arm": tables["sources.arm"]} if "sources.arm" in tables else {}
+    sources = {}
+    if "sources.arm" in tables:
+        sources["arm"] = {**tables["sources.arm"], "fields": tables["sources.arm.fields"]}
     rest = {name: table for name, table in tables.items() if not name.startswith("sources")}
     device = {"id": "a", "federation": "f", "state_dir": str(state)}
     settings = settings_from({"device": device, "sources": sources, **rest}, AgentSettings, "case")

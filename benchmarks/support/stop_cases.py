@@ -83,8 +83,10 @@ def _store(rows: int, **samples: int) -> Callable[[Path], Tables]:
             values = np.random.default_rng(first).standard_normal((10_000, len(CHANNELS))).tolist()
             store.append(Batch(rows=[_row(first + number, row) for number, row in enumerate(values)]), None)
         store.close()
-        source = {"kind": "mqtt", "topics": ["nothing"], "fields": {name: name for name in CHANNELS}}
-        return {"data": {"path": ""}, "samples": {"max_age_s": 0, **samples}, "sources.arm": source}
+        source = {"kind": "mqtt", "topics": ["nothing"]}
+        fields = {name: name for name in CHANNELS}
+        tables: dict[str, Mapping[str, Any]] = {"data": {"path": ""}, "samples": {"max_age_s": 0, **samples}}
+        return {**tables, "sources.arm": source, "sources.arm.fields": fields}
 
     return make
 
