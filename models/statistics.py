@@ -25,8 +25,7 @@ MAX_CLASSES = 2**16
 GRID: Final = Grid(0.05)
 _BLOCK_ROWS = 4096
 _BLOCK_VALUES = 2**18
-"""Some hundredths of a second's worth where there are many columns; with few rows more time goes into adding up than counting.
-"""
+"""Some hundredths of a second's worth; with fewer rows more time goes into adding up than into counting."""
 _LARGEST = float(np.finfo(np.float32).max)
 """Features are float32; and sums of squares of these stay finite, however many there are."""
 _NUMBERS = ("mean", "squares", "minimum", "maximum")
