@@ -11,6 +11,7 @@ from aggregator.keyring import Keyring
 from aggregator.ledger import Ledger
 from aggregator.manifests import largest_manifest_bytes
 from aggregator.surveys import CannotAsk, Surveys
+from aggregator.thresholds import Thresholds
 from models import Model
 from models.answering import classes_of
 from protocol.messages import MAX_MANIFEST_BYTES
@@ -33,12 +34,22 @@ class Asking:
         why = "class weights" if ledger.trains else "before training"
         self._first = hashlib.sha256(f"{ledger.epoch}/{why}".encode()).hexdigest()[:16]
         self._waited = not settings.statistics.wait_s
-        self.deadline: float | None = None
-        """When it has been waited long enough for the first statistics."""
+        self._thresholds = Thresholds(settings, surveys, ledger)
+        self._deadline: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When it has been waited long enough for what somebody needs."""
+        found = (self._deadline, self._thresholds.deadline)
+        return min((moment for moment in found if moment is not None), default=None)
 
     @property
     def wants_to_begin(self) -> bool:
-        """Whether statistics are needed that nobody is asked for yet."""
+        """Whether something is needed that nobody is asked for yet."""
+        return self._wants_statistics or self._thresholds.wants_to_begin
+
+    @property
+    def _wants_statistics(self) -> bool:
         return self._waits and not (self._surveys.is_open(self._first) or self._surveys.full)
 
     @property
@@ -48,7 +59,9 @@ class Asking:
         return not self._ledger.trains or (self._settings.statistics.class_weights != "none" and not counted)
 
     def begin(self, wall: float) -> list[Command]:
-        """Ask for the statistics that are needed."""
+        """Ask for what is needed."""
+        if not self._wants_statistics:
+            return self._thresholds.begin(wall)
         survey = Survey(id=self._first, kind="statistics", min_examples=self._settings.statistics.min_examples)
         return [
             self._surveys.open(survey, wall),
@@ -61,17 +74,22 @@ class Asking:
 
     def wait(self, now: float) -> None:
         """Wait for the first statistics from now on, if they are needed."""
-        if self.deadline is None and not self._waited and self._waits:
-            self.deadline = now + self._settings.statistics.wait_s
+        if self._deadline is None and not self._waited and self._waits:
+            self._deadline = now + self._settings.statistics.wait_s
 
     def tick(self, now: float) -> None:
         """Take note of the time."""
-        if self.deadline is not None and now >= self.deadline:
-            self._waited, self.deadline = True, None
+        if self._deadline is not None and now >= self._deadline:
+            self._waited, self._deadline = True, None
+        self._thresholds.tick(now)
 
     @property
     def ready(self) -> bool:
-        """Whether statistics are needed, and there are enough."""
+        """Whether something is needed, and there is enough of it."""
+        return self._statistics_ready or self._thresholds.ready
+
+    @property
+    def _statistics_ready(self) -> bool:
         if not self._waits or not self._surveys.is_open(self._first):
             return False
         wanted = self._settings.statistics.min_devices
@@ -80,10 +98,12 @@ class Asking:
         return found >= wanted or (found > 0 and self._waited and not no_time_limit)
 
     def finish(self, wall: float) -> tuple[list[Command], SaveAggregation | None]:
-        """Take note of the classes and, before training, write the constants into the model's first version."""
+        """Take note of what was found and, before training, write the constants into the model's first version."""
+        if not self._statistics_ready:
+            return self._thresholds.finish(wall), None
         statistics = self._surveys.statistics(self._first)
         fields = {"devices": self._surveys.with_examples(self._first), "rows": statistics.rows}
-        self.deadline = None
+        self._deadline = None
         commands: list[Command] = [self._surveys.close(self._first, wall)]
         if classes_of(self._model):
             commands.append(self._ledger.find(class_counts=tuple(statistics.classes.tolist())))
@@ -91,6 +111,10 @@ class Asking:
             return [*commands, Log("info", "statistics are in: classes are weighted", fields)], None
         saved = self._ledger.standardize(statistics, wall)
         return [*commands, saved, Log("info", "statistics are in: training begins", fields)], saved
+
+    def rolled_back(self, wall: float) -> list[Command]:
+        """Forget what was found out about versions that are taken back."""
+        return self._thresholds.drop(wall)
 
     def open(self, event: SurveyRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
         """Ask what an operator wants to know."""
@@ -111,6 +135,9 @@ class Asking:
         if event.survey == self._first and self._waits:
             who = "class weights wait" if self._ledger.trains else "training waits"
             text = f"{who} for this survey; set [statistics] min_devices to fewer if they are too many"
+            return [], Reply(request_id=event.request_id, error=text)
+        if event.survey == self._thresholds.survey:
+            text = "the threshold for anomalies waits for this survey; set [anomaly] min_devices to fewer"
             return [], Reply(request_id=event.request_id, error=text)
         try:
             saved = self._surveys.close(event.survey, wall)

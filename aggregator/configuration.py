@@ -113,6 +113,23 @@ class BackboneTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A .tflite file; empty: samples are the model's inputs themselves."""
 
 
+class AnomalyTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[anomaly]``: from which error on devices call something an anomaly."""
+
+    quantile: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Of the errors over the fleet's held-out examples; 0: there is no threshold."""
+    margin: Positive = 1.0
+    """The threshold is so many times that."""
+    min_devices: PositiveCount = 3
+    """So many devices with held-out examples must have answered."""
+    wait_s: NonNegative = 600.0
+    """After so long one device is enough. Counted by the process: a restart begins anew. 0: wait for all of them."""
+    min_examples: PositiveCount = 1
+    """A device with fewer says that it has none."""
+    every_versions: PositiveCount = 20
+    """Measured again when the version is twice as high, or so many above, whichever comes first."""
+
+
 class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[evaluation]``: a gate before publishing; without data it checks only that the step is finite and bounded."""
 
@@ -208,6 +225,7 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     admission: AdmissionTable = AdmissionTable()
     evaluation: EvaluationTable = EvaluationTable()
     statistics: StatisticsTable = StatisticsTable()
+    anomaly: AnomalyTable = AnomalyTable()
     downlink: DownlinkTable = DownlinkTable()
     registry: RegistryTable = RegistryTable()
     pace: PaceTable = PaceTable()

@@ -16,9 +16,11 @@ from protocol import tensors
 from protocol.messages import MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, BackboneRef, BlobRef, DeltaRef, Manifest
 from protocol.settings import ConfigurationError
 from protocol.surveys import Survey
+from protocol.thresholds import Threshold
 
 _LARGEST_VERSION = 2**53 - 1
 _ANY_DIGEST = "f" * 64
+_LONGEST_THRESHOLD = Threshold(error=0.1, quantile=0.1, version=_LARGEST_VERSION)
 NO_FINDINGS = Findings()
 _ANY_BACKBONE = BackboneRef(
     blob=BlobRef(digest=_ANY_DIGEST, total_bytes=MAX_BACKBONE_BYTES, chunk_bytes=MAX_CHUNK_BYTES, encoding=ENCODING),
@@ -67,6 +69,7 @@ def manifest_of(
         participation=settings.participation,
         trains=trains,
         surveys=list(surveys),
+        anomaly=findings.threshold if settings.anomaly.quantile else None,
         signing_keys=keys.signing_keys,
         sealing=keys.sealing,
     )
@@ -99,7 +102,7 @@ def largest_manifest_bytes(
         delta=DeltaRef(base_version=_LARGEST_VERSION, blob=_blob(settings, model, codec)) if codec else None,
     )
     history = History(epoch="f" * 16, generation=_LARGEST_VERSION, issued=_LARGEST_VERSION)
-    findings = Findings(class_counts=(1,) * classes_of(model))
+    findings = Findings(class_counts=(1,) * classes_of(model), threshold=_LONGEST_THRESHOLD)
     backbone = _ANY_BACKBONE if settings.backbone.path else None
     manifest = manifest_of(
         settings, model, history, version, keys, surveys=surveys, findings=findings, backbone=backbone
@@ -112,6 +115,8 @@ def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyrin
     table = settings.statistics
     asks = table.before_training or table.class_weights != "none"
     first = [Survey(id="f" * 16, kind="statistics", min_examples=table.min_examples)] if asks else []
+    if settings.anomaly.quantile:
+        first.append(Survey(id="f" * 16, kind="evaluation", min_examples=settings.anomaly.min_examples))
     found = largest_manifest_bytes(settings, model, keys, first)
     if found > MAX_MANIFEST_BYTES:
         spec, features = len(repr(dict(model.spec))), len(repr(dict(settings.features)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aggregator.buffer import Contribution
 from protocol.messages import BlobRef, DeltaRef
 from protocol.surveys import Survey
+from protocol.thresholds import Threshold
 
 MAX_INCARNATIONS = 16
 """Of one device: it makes a new one when its disk is lost. More than a few are a fault, and must not fill ours."""
@@ -113,10 +114,14 @@ class SurveyRecord:
 
 
 class Findings(Struct, frozen=True, kw_only=True):
-    """What surveys found about the fleet's data, and devices are told with every version; a rollback leaves it."""
+    """What surveys found about the fleet's data, and devices are told with every version."""
 
     class_counts: tuple[int, ...] = ()
     """Examples of each class; empty: nobody was asked, or nothing is classified."""
+    threshold: Threshold | None = None
+    """For anomalies; None: it was not measured yet, or not since the last rollback."""
+    threshold_asked: int | None = None
+    """The version at which the survey for the next one was opened; None: none is."""
 
 
 class DeviceRecord(Struct, kw_only=True):

@@ -24,10 +24,11 @@ class Releases:
         self._speaker = speaker
 
     def due(self, now: float, wall: float) -> list[Command]:
-        """Make the version that what came in last leads to, if it does."""
-        if self._asking.ready:
-            return self._statistics_are_in(now, wall)
-        return self._close(now, wall) if self._ledger.goal_reached else []
+        """Take note of what was asked and is answered; make the version that what came in last leads to, if it does."""
+        commands: list[Command] = []
+        while self._asking.ready:
+            commands += self._answers_are_in(now, wall)
+        return [*commands, *(self._close(now, wall) if self._ledger.goal_reached else [])]
 
     def scheduled(self, now: float, wall: float) -> list[Command]:
         """Make a version because its time has come, if there are enough updates."""
@@ -54,7 +55,8 @@ class Releases:
         self._fleet.set_aside(aside)
         made = self._ledger.version.version
         body = {"version": made, "rolled_back_to": event.target, "updates_set_aside": aside}
-        return [saved, *self._version_made(saved, now), Reply(request_id=event.request_id, body=body)]
+        dropped = self._asking.rolled_back(wall)
+        return [saved, *dropped, *self._version_made(saved, now), Reply(request_id=event.request_id, body=body)]
 
     def _close(self, now: float, wall: float) -> list[Command]:
         saved = self._ledger.close(wall)
@@ -67,7 +69,7 @@ class Releases:
         self._pace.version_made(now)
         return [saved, *self._version_made(saved, now)]
 
-    def _statistics_are_in(self, now: float, wall: float) -> list[Command]:
+    def _answers_are_in(self, now: float, wall: float) -> list[Command]:
         commands, saved = self._asking.finish(wall)
         if saved is None:
             return [*commands, *self._speaker.announce_anew(wall)]

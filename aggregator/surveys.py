@@ -16,7 +16,7 @@ from aggregator.commands import SaveAnswer, SaveSurvey
 from aggregator.records import Answer, SurveyRecord
 from models import DataError, Model
 from models.answering import NO_METRICS, classes_of, columns_of, metrics_from_data, no_statistics
-from models.metrics import Metrics
+from models.metrics import Metrics, ReconstructionMetrics
 from models.statistics import GRID, MAX_CLASSES, MAX_COLUMNS, FeatureStatistics
 from protocol.errors import ProtocolError
 from protocol.sampling import is_asked
@@ -81,6 +81,13 @@ class Surveys:
         """Return what the answers to an open survey add up to."""
         total = self._open[survey].total
         if not isinstance(total, FeatureStatistics):
+            raise TypeError(f"survey {survey} is of another kind")
+        return total
+
+    def reconstruction(self, survey: str) -> ReconstructionMetrics:
+        """Return what the answers to an open evaluation of a reconstruction add up to."""
+        total = self._open[survey].total
+        if not isinstance(total, ReconstructionMetrics):
             raise TypeError(f"survey {survey} is of another kind")
         return total
 

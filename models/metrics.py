@@ -102,6 +102,10 @@ class ReconstructionMetrics:
             errors=self.errors + other.errors,
         )
 
+    def quantile(self, share: float) -> float:
+        """Return the error below which such a share (0 to 1) of the examples is, within 2.5 %; NaN of none."""
+        return _GRID.quantiles(self.errors, [share])[0]
+
     def summary(self) -> dict[str, float]:
         """Return ``error`` and ``loss``, means over the examples, and quantiles; nothing when there are no examples.
 

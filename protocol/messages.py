@@ -38,6 +38,7 @@ from protocol.fields import (
     Width,
 )
 from protocol.surveys import MAX_SURVEYS, Report, SealedReport, Survey
+from protocol.thresholds import Threshold
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """No single MQTT message is larger: managed brokers cut at 128 KB, and big messages stall slow links."""
@@ -148,6 +149,8 @@ class Manifest(
     """Whether this version is to be trained; one that is only announced for its surveys is not."""
     surveys: Annotated[list[Survey], Meta(max_length=MAX_SURVEYS)] = []
     """What devices are asked besides."""
+    anomaly: Threshold | None = None
+    """From which error on an example is an anomaly; None: nobody has measured it."""
     signing_keys: Annotated[list[PublicKey], Meta(max_length=3)] = []
     """Whom to trust from now on, for who checks signatures; the first one signs now."""
     sealing: Sealing | None = None

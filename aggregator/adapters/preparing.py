@@ -129,6 +129,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
         raise ConfigurationError(f"[personal]: {exc}") from exc
     _check_schedule(settings)
     _check_statistics(settings, model)
+    _check_anomaly(settings, model)
     codec = settings.participation.codec
     if codec not in tensors.CODECS:
         known = ", ".join(sorted(tensors.CODECS))
@@ -181,6 +182,14 @@ def _check_statistics(settings: AggregatorSettings, model: Model) -> None:
         check_countable(model)
     except CannotAsk as exc:
         raise ConfigurationError(f"{name}: {exc}") from exc
+
+
+def _check_anomaly(settings: AggregatorSettings, model: Model) -> None:
+    if settings.anomaly.quantile and model.task != "reconstruction":
+        raise ConfigurationError(
+            f"anomaly.quantile is {settings.anomaly.quantile:g}, but the model's task is {model.task}, without errors "
+            "of reconstruction; take an autoencoder, or set it to 0"
+        )
 
 
 def _check_class_weights(settings: AggregatorSettings, model: Model) -> None:

@@ -1,0 +1,104 @@
+"""The threshold for anomalies: a quantile of the errors over all devices' held-out examples, measured by surveys.
+
+Errors shrink while a model learns, so it is measured again when the version is twice as high, and then at intervals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from aggregator.commands import Command, Log
+from aggregator.configuration import AggregatorSettings
+from aggregator.ledger import Ledger
+from aggregator.surveys import Surveys
+from protocol.surveys import Survey
+from protocol.thresholds import Threshold
+
+_UNTRAINED = ("initial", "statistics")
+
+
+class Thresholds:
+    """Decides when the fleet is asked for its errors. Whatever it returns has to be stored before it is announced."""
+
+    def __init__(self, settings: AggregatorSettings, surveys: Surveys, ledger: Ledger) -> None:
+        self._table = settings.anomaly
+        self._surveys = surveys
+        self._ledger = ledger
+        self._waited = False
+        self.deadline: float | None = None
+        """When it has been waited long enough for the survey that is open."""
+
+    @property
+    def survey(self) -> str:
+        """Id of the survey that is open for this; empty when there is none."""
+        asked = self._ledger.findings.threshold_asked
+        found = "" if asked is None else self._name(asked)
+        return found if found and self._surveys.is_open(found) else ""
+
+    @property
+    def wants_to_begin(self) -> bool:
+        """Whether errors are to be asked for."""
+        return bool(self._table.quantile) and self._due and not self.survey and not self._surveys.full
+
+    @property
+    def _due(self) -> bool:
+        version, known = self._ledger.version, self._ledger.findings.threshold
+        if version.kind in _UNTRAINED:
+            return False
+        if known is None or known.quantile != self._table.quantile:
+            return True
+        return version.version >= min(2 * known.version, known.version + self._table.every_versions)
+
+    def begin(self, wall: float) -> list[Command]:
+        """Ask for the errors by the current version."""
+        version = self._ledger.version.version
+        found = self._ledger.find(threshold_asked=version)
+        survey = Survey(id=self._name(version), kind="evaluation", min_examples=self._table.min_examples)
+        self._waited, self.deadline = False, None
+        told = Log("info", "asking for errors, for the threshold", {"survey": survey.id, "version": version})
+        return [found, self._surveys.open(survey, wall), told]
+
+    def tick(self, now: float) -> None:
+        """Take note of the time: the wait begins with the first tick at which the survey is open."""
+        if not self.survey:
+            self.deadline = None
+        elif self.deadline is None:
+            if self._table.wait_s and not self._waited:
+                self.deadline = now + self._table.wait_s
+        elif now >= self.deadline:
+            self._waited, self.deadline = True, None
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough devices have answered."""
+        if not self.survey:
+            return False
+        found = self._surveys.with_examples(self.survey)
+        return found >= self._table.min_devices or (found > 0 and self._waited)
+
+    def finish(self, wall: float) -> list[Command]:
+        """Take note of the threshold, and ask no more."""
+        survey, version = self.survey, self._ledger.findings.threshold_asked or 0
+        total, devices = self._surveys.reconstruction(survey), self._surveys.with_examples(survey)
+        error = total.quantile(self._table.quantile) * self._table.margin
+        found = Threshold(error=error, quantile=self._table.quantile, version=version)
+        fields = {"error": f"{error:.6g}", "version": version, "devices": devices, "examples": total.count}
+        closed, saved = self._surveys.close(survey, wall), self._ledger.find(threshold=found, threshold_asked=None)
+        self.deadline = None
+        few = round(1.0 / (1.0 - self._table.quantile))
+        if total.count < few:
+            text = f"the threshold is of so few examples that it is about their largest error; {few} say more"
+            return [closed, saved, Log("warning", text, fields)]
+        return [closed, saved, Log("info", "there is a threshold for anomalies", fields)]
+
+    def drop(self, wall: float) -> list[Command]:
+        """Forget what was measured on versions that are taken back."""
+        survey = self.survey
+        if not survey and self._ledger.findings.threshold is None:
+            return []
+        closed: list[Command] = [self._surveys.close(survey, wall)] if survey else []
+        return [*closed, self._ledger.find(threshold=None, threshold_asked=None)]
+
+    def _name(self, version: int) -> str:
+        # The same again after a restart, and another one in another history.
+        return hashlib.sha256(f"{self._ledger.epoch}/threshold/{version}".encode()).hexdigest()[:16]
