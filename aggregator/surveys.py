@@ -77,6 +77,10 @@ class Surveys:
         """Return how many devices have answered with figures about anything."""
         return self._open[survey].with_examples
 
+    def answers(self, survey: str) -> int:
+        """Return how many devices have answered."""
+        return len(self._open[survey].answered)
+
     def statistics(self, survey: str) -> FeatureStatistics:
         """Return what the answers to an open survey add up to."""
         total = self._open[survey].total

@@ -38,25 +38,38 @@ class Thresholds:
     @property
     def wants_to_begin(self) -> bool:
         """Whether errors are to be asked for."""
-        return bool(self._table.quantile) and self._due and not self.survey and not self._surveys.full
+        if not self._table.quantile:
+            return False
+        if self.survey:
+            return self._in_vain
+        return self._due and not self._surveys.full
 
     @property
     def _due(self) -> bool:
-        version, known = self._ledger.version, self._ledger.findings.threshold
-        if version.kind in _UNTRAINED:
+        known = self._ledger.findings.threshold
+        if self._ledger.version.kind in _UNTRAINED:
             return False
-        if known is None or known.quantile != self._table.quantile:
-            return True
-        return version.version >= min(2 * known.version, known.version + self._table.every_versions)
+        return known is None or known.quantile != self._table.quantile or self._is_old(known.version)
+
+    @property
+    def _in_vain(self) -> bool:
+        """Whether enough devices have answered, too few had examples then, and more may have some by now."""
+        answers, asked = self._surveys.answers(self.survey), self._ledger.findings.threshold_asked or 0
+        enough = answers >= self._table.min_devices or (answers > 0 and self._waited)
+        return enough and not self.ready and self._is_old(asked)
+
+    def _is_old(self, version: int) -> bool:
+        return self._ledger.version.version >= min(2 * version, version + self._table.every_versions)
 
     def begin(self, wall: float) -> list[Command]:
-        """Ask for the errors by the current version."""
-        version = self._ledger.version.version
+        """Ask for the errors by the current version, and no more for those by an older one."""
+        version, old = self._ledger.version.version, self.survey
+        closed: list[Command] = [self._surveys.close(old, wall)] if old else []
         found = self._ledger.find(threshold_asked=version)
         survey = Survey(id=self._name(version), kind="evaluation", min_examples=self._table.min_examples)
         self._waited, self.deadline = False, None
         told = Log("info", "asking for errors, for the threshold", {"survey": survey.id, "version": version})
-        return [found, self._surveys.open(survey, wall), told]
+        return [*closed, found, self._surveys.open(survey, wall), told]
 
     def tick(self, now: float) -> None:
         """Take note of the time: the wait begins with the first tick at which the survey is open."""

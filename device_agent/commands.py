@@ -80,6 +80,12 @@ class CacheModel(Struct, frozen=True, kw_only=True):
     """The blob that ``manifest.blob`` names; its digest has been checked."""
 
 
+class KeepAnnouncement(Struct, frozen=True, kw_only=True):
+    """Replace the manifest beside the cached model by a later one of the same version."""
+
+    manifest: Manifest
+
+
 class PatchModel(Struct, frozen=True, kw_only=True):
     """Add a step to the cached model, and replace it atomically by the sum.
 
@@ -180,6 +186,7 @@ Command: TypeAlias = (
     | Persist
     | LoadUpdate
     | CacheModel
+    | KeepAnnouncement
     | PatchModel
     | DropModel
     | Train

@@ -9,6 +9,7 @@ from device_agent.commands import (
     Command,
     DropCheckpoint,
     DropModel,
+    KeepAnnouncement,
     Log,
     PatchModel,
     Subscribe,
@@ -118,7 +119,7 @@ class Downstream:
         self.reason = ""
         if not self._deaf:
             self._given_up = 0
-        target = self._parts.fetch.target
+        target, kept = self._parts.fetch.target, manifest
         commands: list[Command] = []
         if target is not None and target.epoch != manifest.epoch:
             return [DropModel()]
@@ -131,6 +132,7 @@ class Downstream:
             self._parts.ledger.count("models_from_delta")
         return [
             *commands,
+            *self._keep(manifest, kept),
             *self._listen_again(),
             Log(level="info", message="model ready", fields=_told(manifest, delta)),
         ]
@@ -202,7 +204,7 @@ class Downstream:
         if held is not None and held.version == manifest.version and held.parameters == manifest.parameters:
             if held != manifest:
                 self._parts.desk.hold(manifest)
-            return []
+            return self._keep(manifest, held)
         # An answer to the question that a stalled fetch asks comes behind all chunks that are merely slow.
         out_of_reach = fetch.hopeless or (fetch.stalled and retained)
         if fetch.target is not None and not out_of_reach:
@@ -213,6 +215,11 @@ class Downstream:
         delta = useful_delta(manifest, held) if self._parts.desk.equipped else None
         commands = fetch.begin(manifest, now, delta)
         return [Log(level="info", message="fetching model", fields=_told(manifest, fetch.delta)), *commands]
+
+    def _keep(self, manifest: Manifest, kept: Manifest) -> list[Command]:
+        """Keep an announcement that says something new to those who predict; the rest is read anew after a start."""
+        predicts = bool(self._parts.settings.predictions.topic)
+        return [KeepAnnouncement(manifest=manifest)] if predicts and manifest.anomaly != kept.anomaly else []
 
     def _stop_listening(self) -> list[Command]:
         if self._deaf:

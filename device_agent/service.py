@@ -87,6 +87,7 @@ class Service:
             do.LoadUpdate: self._load_update,
             do.CacheModel: self._cache_model,
             do.PatchModel: self._patch_model,
+            do.KeepAnnouncement: self._keep_announcement,
             do.DropModel: self._drop_model,
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
@@ -301,6 +302,14 @@ class Service:
         except ImportError as exc:
             return ev.PatchFailed(reason=str(exc))
         return patch(self._cache, command)
+
+    def _keep_announcement(self, command: do.KeepAnnouncement) -> None:
+        try:
+            self._cache.announce(command.manifest)
+        except CacheError as exc:
+            log.warning("cannot keep a new threshold; the one before stays: %s", exc)
+        if self._foreteller is not None:
+            self._foreteller.model_changed()
 
     def _drop_model(self, _command: do.DropModel) -> None:
         self._cache.drop()

@@ -28,7 +28,7 @@ from fedmq.provision.cli_rotate import rotate_app
 from models import Pipeline, TrainingPlan, build
 from models.features import FEATURE_NAMES
 from models.spec import NetworkSpec
-from protocol import envelope, fields, messages, status, surveys, tensors
+from protocol import envelope, fields, messages, status, surveys, tensors, thresholds
 from protocol.sampling import participates
 from protocol.sealing import Opener, info_of
 from protocol.settings import expectation
@@ -159,6 +159,7 @@ SECTIONS: dict[type[Struct], str] = {
     messages.Sealing: "### sealing",
     messages.SealedUpdate: "### sealed update",
     messages.UpdateContent: "### update content",
+    thresholds.Threshold: "### threshold",
     surveys.Survey: "### survey",
     surveys.Report: "### report",
     surveys.SealedReport: "### sealed report",

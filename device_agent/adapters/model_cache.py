@@ -71,6 +71,13 @@ class ModelCache:
                 part.unlink(missing_ok=True)
             raise CacheError(str(exc.strerror or exc)) from exc
 
+    def announce(self, manifest: Manifest) -> None:
+        """Put a later announcement beside the model, if that is the one that it announces; raise ``CacheError``."""
+        with self.open() as file:
+            cached, data = read_model(file)
+        if (cached.epoch, cached.version, cached.blob) == (manifest.epoch, manifest.version, manifest.blob):
+            self.replace(manifest, data)
+
     def drop(self) -> None:
         """Delete the cached model."""
         with contextlib.suppress(OSError):

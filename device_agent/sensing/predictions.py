@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
@@ -13,6 +14,8 @@ from protocol.link import BrokerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from protocol.thresholds import Threshold
 
 Name: TypeAlias = Annotated[str, Meta(max_length=64)]
 What: TypeAlias = Literal["class", "values", "error"]
@@ -34,6 +37,8 @@ class PredictionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Of the classes, in order; empty: those that the sources' ``labels`` have."""
     tflite: bool = True
     """By a TFLite runtime, where one is installed."""
+    threshold: Annotated[float, Meta(ge=0, le=1e18)] = 0.0
+    """Of an autoencoder: a window with a larger error is an anomaly. 0: the federation's threshold."""
 
     def __post_init__(self) -> None:
         if any(letter in self.topic for letter in "#+\0"):
@@ -52,6 +57,22 @@ def names_of(settings: PredictionSettings, labels: Sequence[Mapping[str, float]]
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """From which error on a window is an anomaly."""
+
+    error: float
+    version: int | None = None
+    """On which it was measured; None: somebody set it on this device."""
+
+
+def limit_of(settings: PredictionSettings, announced: Threshold | None) -> Limit | None:
+    """Return what holds on this device: what is set there, or the federation's, if there is one."""
+    if settings.threshold:
+        return Limit(error=settings.threshold)
+    return None if announced is None else Limit(error=announced.error, version=announced.version)
+
+
 def prediction(
     output: Sequence[float],
     *,
@@ -61,10 +82,11 @@ def prediction(
     version: int,
     by: str,
     names: Mapping[int, str] | None = None,
+    limit: Limit | None = None,
 ) -> bytes:
     """Return the message about one window that ended at ``time`` (seconds since 1970 UTC).
 
-    ``output``: probabilities of the classes, values, or one error.
+    ``output``: probabilities of the classes, values, or one error; only of that ``limit`` says whether it is too large.
     """
     said: dict[str, Any] = {"time": round(time, 6), "device": device_id, "version": version}
     if what == "class":
@@ -75,12 +97,21 @@ def prediction(
         said["confidence"] = _number(output[best])
     elif what == "error":
         said["error"] = _number(output[0])
+        said |= _judged(output[0], limit)
     elif len(output) == 1:
         said["value"] = _number(output[0])
     else:
         said["values"] = [_number(value) for value in output]
     said["by"] = by
     return json.dumps(said).encode()
+
+
+def _judged(error: float, limit: Limit | None) -> dict[str, Any]:
+    if limit is None:
+        return {}
+    # An error that is no number is one, too.
+    said: dict[str, Any] = {"anomaly": not error <= limit.error, "threshold": _number(limit.error)}
+    return said if limit.version is None else said | {"threshold_version": limit.version}
 
 
 def _number(value: float) -> float | None:

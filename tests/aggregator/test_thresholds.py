@@ -206,6 +206,26 @@ def test_devices_without_examples_give_no_threshold() -> None:
     assert announced(bench).anomaly is not None
 
 
+def test_devices_that_had_too_few_examples_are_asked_again_later() -> None:
+    bench = trained(min_devices=2, wait_s=0.0)
+    nothing = {"examples": 0, "metrics": metrics_to_data(ReconstructionMetrics())}
+    (first,) = announced(bench).surveys
+    bench.send(report("d0", nothing, survey=first.id, sequence=1), "d0")
+    train(bench, 3)
+    assert announced(bench).surveys == [first], "one that is slow is waited for"
+    bench.send(report("d1", nothing, survey=first.id, sequence=1), "d1")
+    bench.tick(0.0)
+
+    bench = bench.restart()
+    bench.tick(0.0)
+    (second,) = announced(bench).surveys
+    assert second.id != first.id
+    reply_all(bench, devices=2)
+    found = announced(bench).anomaly
+    assert found is not None
+    assert found.version == 4
+
+
 def test_the_manifest_has_room_for_it() -> None:
     found = settings()
     model = build(SPEC)

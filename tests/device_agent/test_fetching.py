@@ -6,9 +6,12 @@ from msgspec.structs import replace
 
 from device_agent import commands as do
 from device_agent import events as ev
-from device_agent.settings import MAX_MODEL_BYTES
+from device_agent.sensing.predictions import PredictionSettings
+from device_agent.sensing.sources import MqttSource
+from device_agent.settings import MAX_MODEL_BYTES, DataSettings
 from protocol.messages import BlobRef, Manifest, encode
-from tests.device_agent.harness import DEVICE, TOPICS, Driver, manifest, model_bytes, receipt
+from protocol.thresholds import Threshold
+from tests.device_agent.harness import DEVICE, TOPICS, Driver, manifest, model_bytes, receipt, settings
 
 DATA = model_bytes(3, 1000)
 WHAT = manifest(3, data=DATA, chunk_bytes=100)
@@ -173,6 +176,24 @@ def test_the_same_version_with_another_plan_is_adopted_without_fetching() -> Non
     assert driver.all(do.Train) == []
     assert driver.subscribed(driver.announce(manifest(5))) == []
     assert driver.last(do.Train).manifest == manifest(5)
+
+
+THRESHOLD = Threshold(error=0.5, quantile=0.99, version=5)
+
+
+def test_a_threshold_for_the_model_that_is_held_is_kept_by_those_who_predict() -> None:
+    source = MqttSource(topics=["x"], fields={"x": "x"})
+    told = PredictionSettings(topic="press/strange")
+    predicting = settings(data=DataSettings(watch_s=0.0), sources={"s": source}, predictions=told)
+    for config, kept in ((predicting, 1), (settings(), 0)):
+        driver = Driver(config)
+        driver.start()
+        driver.hold(5)
+        later = replace(manifest(5), issued=9, anomaly=THRESHOLD)
+        driver.announce(later)
+        driver.announce(replace(later, issued=10))
+        assert driver.all(do.KeepAnnouncement) == [do.KeepAnnouncement(manifest=later)] * kept
+        assert driver.core._parts.desk.held == replace(later, issued=10)
 
 
 def test_chunks_that_do_not_have_the_announced_digest_are_fetched_again_later() -> None:

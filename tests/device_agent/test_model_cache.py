@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from device_agent.adapters.model_cache import CacheError, ModelCache, read_model
+from protocol.thresholds import Threshold
 from tests.device_agent.harness import manifest, model_bytes
 
 if TYPE_CHECKING:
@@ -27,6 +29,20 @@ def test_what_was_put_in_is_found(cache: ModelCache) -> None:
     assert cache.find() == manifest(1)
     with cache.open() as file:
         assert read_model(file) == (manifest(1), model_bytes(1))
+
+
+def test_a_later_announcement_of_the_same_model_is_kept_beside_it(cache: ModelCache) -> None:
+    cache.replace(manifest(1), model_bytes(1))
+    later = replace(manifest(1), anomaly=Threshold(error=0.5, quantile=0.99, version=1))
+
+    cache.announce(later)
+    cache.announce(manifest(2))
+
+    with cache.open() as file:
+        assert read_model(file) == (later, model_bytes(1))
+    cache.drop()
+    with pytest.raises(CacheError, match="no model"):
+        cache.announce(later)
 
 
 def test_a_reader_keeps_the_model_it_opened(cache: ModelCache) -> None:

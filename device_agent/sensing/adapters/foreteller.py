@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.adapters.allocator import before_numpy
 from device_agent.adapters.model_cache import CacheError
-from device_agent.sensing.predictions import names_of, prediction
+from device_agent.sensing.predictions import limit_of, names_of, prediction
 from device_agent.sensing.recent import Recent
 from protocol.adapters.mqtt import MqttLink
 
@@ -55,6 +55,7 @@ class Foreteller:
         self.trouble = ""
         """Why there are no predictions; empty when there are, or nothing has come yet."""
         labels = [table.labels for table in settings.sources.values()]
+        self._limit_said = ""
         self._names = names_of(settings.predictions, labels)
         client_id = f"fedmq-{settings.device.federation}-{settings.device.id}-predictions"
         self._link = MqttLink(settings.predictions.broker, client_id, self._heard)
@@ -125,6 +126,7 @@ class Foreteller:
             version=served.version,
             by=served.by,
             names=self._names,
+            limit=limit_of(self._told, served.threshold),
         )
         if self._link.publish(self._told.topic, payload, qos=self._told.qos, retain=self._told.retain):
             self.made += 1
@@ -163,11 +165,26 @@ class Foreteller:
             self._say(str(exc))
             return
         self._say("")
+        self._say_limit(self._served)
 
     def _say(self, trouble: str) -> None:
         if trouble and trouble != self.trouble:
             log.warning("no predictions by the newest model: %s", trouble)
         self.trouble = trouble
+
+    def _say_limit(self, served: Served | None) -> None:
+        if served is None or served.what != "error":
+            return
+        limit = limit_of(self._told, served.threshold)
+        if limit is None:
+            text = "anomalies: there is no threshold yet (the aggregator's [anomaly]); only errors are published"
+        elif limit.version is None:
+            text = f"anomalies: errors above {limit.error:g}, as set on this device"
+        else:
+            text = f"anomalies: errors above {limit.error:g}, measured on version {limit.version}"
+        if text != self._limit_said:
+            log.info("%s", text)
+            self._limit_said = text
 
     def _heard(self, _event: LinkEvent) -> bool:
         return True

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from models import Model, Standardization
     from models.parameters import FloatArray
     from protocol.messages import Manifest
+    from protocol.thresholds import Threshold
 
 FILE_NAME = "model.tflite"
 """The version that predictions are made by, in the state directory, for the board's other programs."""
@@ -55,6 +56,8 @@ class Served:
     what: What
     by: str
     """What computes."""
+    threshold: Threshold | None
+    """The federation's, for anomalies, if there is one."""
     _model: Model
     _pipeline: Pipeline
     _parameters: FloatArray
@@ -104,6 +107,7 @@ class Exchange:
             cut=cut_of(pipeline),
             what=_what(model),
             by="numpy" if model.task == "reconstruction" else predictor.by,
+            threshold=manifest.anomaly,
             _model=model,
             _pipeline=pipeline,
             _parameters=parameters,

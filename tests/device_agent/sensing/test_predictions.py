@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from device_agent.sensing.predictions import PredictionSettings, What, names_of, prediction
+from device_agent.sensing.predictions import PredictionSettings, What, limit_of, names_of, prediction
 from device_agent.settings import AgentSettings
 from protocol.settings import ConfigurationError, settings_from
+from protocol.thresholds import Threshold
 
 
 def said(output: list[float], what: What, **more: Any) -> dict[str, Any]:
@@ -29,6 +30,20 @@ def test_values_and_errors_are_numbers() -> None:
     assert said([21.5], "values") == COMMON | {"value": 21.5}
     assert said([1.0, 2.0], "values") == COMMON | {"values": [1.0, 2.0]}
     assert said([0.125], "error") == COMMON | {"error": 0.125}
+
+
+def test_an_error_is_judged_by_the_threshold_that_holds_here() -> None:
+    found = Threshold(error=0.5, quantile=0.99, version=7)
+    federation = limit_of(PredictionSettings(), found)
+    own = limit_of(PredictionSettings(threshold=0.25), found)
+
+    of_federation = {"threshold": 0.5, "threshold_version": 7}
+    assert said([0.5], "error", limit=federation) == COMMON | {"error": 0.5, "anomaly": False} | of_federation
+    assert said([0.51], "error", limit=federation) == COMMON | {"error": 0.51, "anomaly": True} | of_federation
+    assert said([0.5], "error", limit=own) == COMMON | {"error": 0.5, "anomaly": True, "threshold": 0.25}
+    assert said([math.nan], "error", limit=own)["anomaly"] is True
+    assert limit_of(PredictionSettings(), None) is None
+    assert said([1.0], "values", limit=own) == COMMON | {"value": 1.0}
 
 
 def test_what_is_not_finite_is_null_and_still_json() -> None:
