@@ -31,6 +31,7 @@ from aggregator.configuration import AggregatorSettings
 from aggregator.service import serve
 from protocol.adapters.configuration import load
 from protocol.adapters.logs import say_why, set_up_log
+from protocol.adapters.output import quiet_without_reader
 from protocol.adapters.tls_check import check_tls
 from protocol.errors import ProtocolError
 from protocol.identifiers import check_identifier
@@ -243,6 +244,7 @@ def release(
         typer.echo(f"{device} is released" if done["released"] else f"{device} was not in quarantine")
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (failed), 2 (wrong arguments or configuration) or 3 (not alone)."""
     try:

@@ -16,6 +16,7 @@ with postponed():
     from device_agent.settings import AgentSettings
     from protocol.adapters.configuration import ConfigurationError, load
     from protocol.adapters.logs import FORMATS, say_why, set_up_log
+    from protocol.adapters.output import quiet_without_reader
     from protocol.adapters.pins import read_pins
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ EXIT_DAMAGED = 75
 """EX_TEMPFAIL: another start, as systemd's Restart= makes it, heals this."""
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)

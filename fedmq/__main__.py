@@ -21,6 +21,7 @@ except ModuleNotFoundError as missing:
 from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
 from fedmq.interrupts import Interrupts
 from fedmq.provision.cli import provision_app
+from protocol.adapters.output import quiet_without_reader
 from protocol.link import BrokerSettings, is_loopback
 from protocol.settings import ConfigurationError
 
@@ -223,6 +224,7 @@ def _fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+@quiet_without_reader
 def main() -> None:
     """Run the command line."""
     # The link logs what it meets; a table in the same terminal shows it as a note, and lines across it help nobody.
