@@ -80,7 +80,7 @@ def test_when_the_broker_is_away_it_ends_and_says_so(
     config: Path, tls_broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     tls_broker.stop()
-    assert tell(UNIT, config, environment=HUNG, patience_s=1.0) == 1
+    assert tell(UNIT, config, environment=HUNG, patience_s=5.0) == 1
     assert "the federation was not told" in caplog.text
     assert "cannot be reached" in caplog.text
 

@@ -11,6 +11,7 @@ import pytest
 from fedmq import embedded_broker
 from protocol.adapters.mqtt import MAX_PACKET_BYTES
 from protocol.link import LinkDown, LinkUp, Published, Received, Subscribed
+from tests.support.federation import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,7 @@ def test_a_full_inbox_drops_messages_and_counts_them(mosquitto: EmbeddedBroker, 
     peer.inbox.react = lambda event: not isinstance(event, Received)
     for number in range(10):
         peer.publish("a", b"%d" % number)
+    wait_until(lambda: peer.link.counters.dropped == 10, "all of them to be dropped")
     peer.inbox.react = lambda _event: True
     peer.publish("a", b"room again")
 

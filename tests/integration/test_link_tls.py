@@ -19,6 +19,8 @@ from protocol.adapters.tls import Contexts, make_context
 from protocol.clock import Reading
 from protocol.link import LinkDown, LinkUp, Published, Received, TlsSettings, Will
 from tests.support.certificates import DAY, Authority
+from tests.support.federation import wait_until
+from tests.support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,13 +80,13 @@ def test_stop_says_goodbye_before_it_closes(
         leaving.up()
         leaving.subscribe("last")
         assert leaving.link.publish("last", b"x" * 70_000, token="sent")
-        leaving.link.stop(10.0)
+        leaving.link.stop(PATIENCE_S)
         assert [event.error for event in leaving.inbox.all(Published)] == [""]
     watcher.publish("last", b"after")
     watcher.inbox.wait(Received, lambda event: event.payload == b"after")
     assert [event for event in watcher.inbox.all(Received) if event.topic == "will"] == []
-    log = tls_broker.log.read_text(encoding="utf-8")
-    assert all(f"Client leaving-{number} disconnected." in log for number in range(10))
+    said = [f"Client leaving-{number} disconnected." for number in range(10)]
+    wait_until(lambda: all(line in tls_broker.log.read_text(encoding="utf-8") for line in said), "ten goodbyes")
 
 
 @pytest.mark.parametrize(
@@ -101,10 +103,10 @@ def test_a_reset_in_the_handshake_is_tried_again(
 
 def test_a_handshake_that_is_not_answered_is_given_up(tls_proxy: FaultProxy, me: dict[str, Any], links: Links) -> None:
     tls_proxy.freeze()
-    peer = links(tls_proxy.port, settings={**me, "connect_timeout_s": 0.3})
+    peer = links(tls_proxy.port, settings={**me, "connect_timeout_s": 2.0})
     told = peer.inbox.wait(LinkDown)
     assert told.kind == "timeout"
-    assert told.reason == f"127.0.0.1 port {tls_proxy.port} did not finish the TLS handshake within 0.3 s"
+    assert told.reason == f"127.0.0.1 port {tls_proxy.port} did not finish the TLS handshake within 2 s"
     tls_proxy.thaw()
     peer.up()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedmq.embedded_broker import EmbeddedBroker
+from fedmq.embedded_broker import EmbeddedBroker, free_port
 from protocol.adapters.notify import Notifier
 from tests.device_agent.standin import Agent, Standin
 from tests.support.aggregators import write_config
@@ -78,12 +77,6 @@ def program() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for process in made:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # -- the socket -----------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def test_no_private_parameter_leaves_its_device_and_none_is_lost(
             federation.wait_for_version(version)
             for number in range(AGENTS):
                 own[number] += states(tmp_path, number)
+        wait_until(lambda: all(states(tmp_path, number) for number in range(AGENTS)), "something of each device's own")
         federation.kill("device-0")
         at_the_kill = states(tmp_path, 0)
         federation.start_agent(0)
@@ -87,6 +88,8 @@ def test_no_private_parameter_leaves_its_device_and_none_is_lost(
         assert all(SPLIT.private_of(np.frombuffer(one, np.float32)).tobytes() == begun for one in last)
         assert "begin as a new device's" not in federation.log("device-0")
 
+    peer.publish("fedmq/v1/test/end", b"")
+    peer.inbox.wait(Received, lambda event: event.topic == "fedmq/v1/test/end")
     payloads = [event.payload for event in peer.inbox.all(Received)]
     sent = updates(payloads)
     assert {update.device_id for update in sent} == {"device-0", "device-1"}

@@ -113,6 +113,7 @@ def test_a_flood_is_dropped_and_counted_and_costs_no_memory(
     peer.up()
     with Sensing(tmp_path, {"press": mqtt(broker, {"v": "$"}, "v", max_rows_per_s=20)}) as sensing:
         ready(sensing)
+        begun = time.monotonic()
         for number in range(3000):
             while not peer.link.publish("v", str(number).encode()):
                 time.sleep(0.001)
@@ -120,7 +121,8 @@ def test_a_flood_is_dropped_and_counted_and_costs_no_memory(
         sensing.wait(
             lambda: sensing.station.figures().refused.get("press: too many rows", 0) + len(sensing.rows) == 3000
         )
-    assert len(sensing.rows) < 1500
+        allowed = 2 * 20 + 20 * (time.monotonic() - begun) + 1  # two seconds' worth at once
+    assert len(sensing.rows) <= allowed
     assert sensing.stored("v") == [row.values[0] for row in sensing.rows]
 
 
@@ -130,8 +132,9 @@ def test_silence_is_told_and_ends_with_the_next_message(broker: EmbeddedBroker, 
     with Sensing(tmp_path, {"press": mqtt(broker, {"v": "$"}, "v", silence_s=3)}) as sensing:
         sensing.wait(lambda: sensing.faults == {"press": "silent for more than 3 s"})
         ready(sensing)
+        told = len(sensing.told)
         peer.publish("v", b"5")
-        sensing.wait(lambda: sensing.faults == {})
+        sensing.wait(lambda: {} in sensing.told[told:])  # and then it is silent again
 
 
 def test_a_broker_that_refuses_the_topic_is_told(dynamic_security: EmbeddedBroker, tmp_path: Path) -> None:
@@ -233,18 +236,16 @@ def test_rows_from_before_the_clock_was_set_get_their_times_when_it_is(
 # -- plug-ins --------------------------------------------------------------------------------------------------------
 
 MISBEHAVING = """
-import threading
-RUNS = []
+import os, threading
 
 class Plugin:
     def __init__(self, options):
-        self.how = options["how"]
+        self.options, self.how = options, options["how"]
         if self.how == "never":
             raise ValueError("no such sensor")
 
     def run(self, emit, stop):
-        RUNS.append(self.how)
-        if self.how == "raises" and len(RUNS) < 3:
+        if self.how == "raises" and not os.path.exists(self.options["mended"]):
             raise SystemExit("broken")
         if self.how == "garbage":
             class Strange:
@@ -280,10 +281,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(__import__("sys").modules, "misbehaving", raising=False)
 
 
-def plugged(how: str, **table: Any) -> dict[str, Any]:
-    return {
-        "p": {"kind": "plugin", "plugin": "misbehaving", "options": {"how": how}, "fields": {"v": "v"}, **table},
-    }
+def plugged(how: str, mended: Path | None = None, **table: Any) -> dict[str, Any]:
+    options = {"how": how, "mended": str(mended)}
+    return {"p": {"kind": "plugin", "plugin": "misbehaving", "options": options, "fields": {"v": "v"}, **table}}
 
 
 @pytest.mark.usefixtures("plugin")
@@ -291,9 +291,10 @@ def plugged(how: str, **table: Any) -> dict[str, Any]:
     ("how", "fault"), [("raises", "plug-in: SystemExit: broken"), ("never", "plug-in: ValueError: no such sensor")]
 )
 def test_a_plugin_that_fails_is_told_and_started_again(tmp_path: Path, how: str, fault: str) -> None:
-    with Sensing(tmp_path, plugged(how)) as sensing:
+    with Sensing(tmp_path, plugged(how, tmp_path / "mended")) as sensing:
         sensing.wait(lambda: {"p": fault} in sensing.told)
         if how == "raises":
+            (tmp_path / "mended").touch()
             sensing.wait(lambda: [row.values for row in sensing.rows] == [(7.0,)])
             sensing.wait(lambda: sensing.faults == {})
         assert sensing.station.alive()
@@ -311,10 +312,12 @@ def test_a_plugin_that_emits_garbage(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("plugin")
 def test_a_plugin_that_floods_or_hangs(tmp_path: Path) -> None:
     sources = {"flood": plugged("flood", max_rows_per_s=10)["p"], "hangs": plugged("hangs")["p"]}
+    started = time.monotonic()
     with Sensing(tmp_path, sources) as sensing:
         sensing.wait(lambda: sensing.faults == {"flood": "too many rows: some are dropped"})
         sensing.wait(lambda: any(row.source == "hangs" for row in sensing.rows))
-        assert sum(row.source == "flood" for row in sensing.rows) < 1000
+        allowed = 20 + 10 * (time.monotonic() - started) + 1
+        assert sum(row.source == "flood" for row in sensing.rows) <= allowed
         begun = threading.active_count()
     assert begun >= 4
 

@@ -154,14 +154,19 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.path = path
         self.written = 0
+        self.stored = 0
+        """To be kept up to date by who looks: the writer is never more than some files ahead, however slow the reader.
+
+        The first one waits until it was found: files that were rotated before anybody looked are nobody's.
+        """
         self.ending = threading.Event()
-        self.known = threading.Event()
-        """Set when the first file has been found: files that were rotated before anybody looked are nobody's."""
 
     def run(self) -> None:
         chance = random.Random(9)
+        begun: list[int] = []
         while not self.ending.is_set():
             fresh = not self.path.exists()
+            begun.append(self.written)
             with self.path.open("a", buffering=1) as file:
                 if fresh:
                     file.write("v,junk\n")
@@ -173,7 +178,8 @@ class Writer(threading.Thread):
                     file.write(text[half:])
                     self.written += 1
                     time.sleep(0.0005)
-            self.known.wait(PATIENCE_S)
+            while self.stored <= begun[-10:][0] and not self.ending.wait(0.01):
+                pass
             for number in range(25, 0, -1):
                 older = self.path.with_name(f"{self.path.name}.{number}")
                 if older.exists():
@@ -189,15 +195,19 @@ def test_killed_while_a_file_grows_and_rotates_every_line_is_stored_once(agent: 
     device.start()
     writer = Writer(tmp_path / "log.csv")
     writer.start()
-    wait_until(lambda: bool(stored(device, "v")), "the first row")
-    writer.known.set()
+
+    def count() -> int:
+        writer.stored = len(stored(device, "v"))
+        return writer.stored
+
+    wait_until(lambda: count() > 0, "the first row")
     for _ in range(4):
-        before = len(stored(device, "v"))
-        wait_until(lambda n=before: len(stored(device, "v")) > n + 200, "more rows")  # type: ignore[misc]
+        before = count()
+        wait_until(lambda n=before: count() > n + 200, "more rows")  # type: ignore[misc]
         device.restart()
     writer.ending.set()
     writer.join()
-    wait_until(lambda: len(stored(device, "v")) >= writer.written, "all rows", 20.0)
+    wait_until(lambda: count() >= writer.written, "all rows")
     assert device.stop() == 0
     assert stored(device, "v") == [float(n) for n in range(writer.written)]
 

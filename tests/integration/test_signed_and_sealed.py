@@ -81,8 +81,18 @@ def overheard(port: int, folder: Path) -> Iterator[Path]:
         try:
             yield heard
         finally:
-            spy.kill()
+            spy.terminate()  # and it writes what it still has to write
             spy.wait()
+
+
+def overheard_on(heard: Path, topic: str | re.Pattern[str]) -> list[bytes]:
+    """Return the payloads so far on topics in which this is found."""
+    traffic = [line.split() for line in heard.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [bytes.fromhex(words[1]) for words in traffic if len(words) == 2 and re.search(topic, words[0])]
+
+
+def trainings(metrics: list[bytes]) -> int:
+    return max((json.loads(one).get("trainings", 0) for one in metrics), default=0)
 
 
 def deltas(federation: Federation) -> list[bytes]:
@@ -101,6 +111,9 @@ def test_devices_learn_together_and_the_broker_sees_nothing(
         for number in range(2):
             federation.start_agent(number)
         federation.wait_for_version(4)
+        wait_until(lambda: len(overheard_on(heard, "/up/")) >= 10, "ten updates that were overheard")
+        metrics = re.compile(r"/device/[^/]+/metrics$")
+        wait_until(lambda: trainings(overheard_on(heard, metrics)) > 1, "figures of a second training")
         # From here on updates stay in the journal, where the test can find what was in them.
         federation.stop("aggregator")
         federation.goal, federation.interval_s = 50, 3600.0
@@ -110,14 +123,11 @@ def test_devices_learn_together_and_the_broker_sees_nothing(
         federation.check(agents=2)
         opened = deltas(federation)
 
-    traffic = [line.split() for line in heard.read_text().splitlines()]
-    updates = [bytes.fromhex(words[1]) for words in traffic if "/up/" in words[0] and len(words) == 2]
-    assert len(updates) >= 10
+    updates = overheard_on(heard, "/up/")
     assert {decode_up(payload).__struct_config__.tag for payload in updates} <= {"sealed", "probe"}
-    told = [json.loads(bytes.fromhex(words[1])) for words in traffic if re.match(r".*/device/.*/metrics", words[0])]
-    assert max(metrics["trainings"] for metrics in told) > 1
+    told = [json.loads(payload) for payload in overheard_on(heard, metrics)]
     for name in ("num_examples", "train_loss", "holdout_accuracy", "holdout_loss", "holdout_accuracy_before"):
-        assert not any(metrics.get(name) for metrics in told), name
+        assert not any(one.get(name) for one in told), name
     everything = heard.read_bytes().lower()
     for delta in opened:
         assert np.frombuffer(delta, "<f4").any()
@@ -245,7 +255,7 @@ def refusing(port: int) -> bool:
 
 def shown(port: int, topic: str) -> bytes:
     found = subprocess.run(
-        ["mosquitto_sub", "-p", str(port), "-t", topic, "-C", "1", "-W", "20", "-N"], capture_output=True, check=True
+        ["mosquitto_sub", "-p", str(port), "-t", topic, "-C", "1", "-W", "100", "-N"], capture_output=True, check=True
     )
     return found.stdout
 

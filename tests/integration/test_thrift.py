@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from protocol.adapters.pins import federation_json
 from tests.support.board import Board
 from tests.support.certificates import Authority
 from tests.support.federation import Federation, wait_until
+from tests.support.patience import PATIENCE_S
 
 IDLE_MB = 30.5
 TRAINED_MB = 51.0
@@ -93,11 +95,22 @@ def accepted(federation: Federation) -> int:
     return int(federation.agent_counters(0)["updates_accepted"])
 
 
+def settle(board: Board) -> None:
+    """Return when nothing has woken it for two seconds: a start brings will, state and first metrics."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        woken = board.wake_ups()
+        threading.Event().wait(2.0)
+        if board.wake_ups() == woken:
+            return
+        assert time.monotonic() < deadline, f"it never comes to rest: {board.wake_ups()} times awake; {board.log}"
+
+
 def test_idle_it_is_small_and_still_and_writes_nothing(place: Place) -> None:
     with Board(place.directory, place.tables(secured=True)) as board:
         wait_until(lambda: "connected by MQTT" in board.log, "connected")
         nothing_happens = threading.Event()
-        nothing_happens.wait(2.0)  # what a start brings: will, state, first metrics
+        settle(board)
         woken, written = board.wake_ups(), board.written_bytes()
         nothing_happens.wait(OBSERVED_S)
 
@@ -119,7 +132,7 @@ def test_trained_it_is_small_and_writes_what_it_must(place: Place, secured: bool
         # One more may have been under way on either side of the counting.
         assert written <= (versions + 1) * MAX_BYTES_PER_VERSION
         federation.stop("aggregator")  # no further versions: it comes to rest, as it is between two trainings
-        wait_until(lambda: board.mb <= TRAINED_MB, f"at most {TRAINED_MB} MB, not {board.mb}", 10.0)
+        wait_until(lambda: board.mb <= TRAINED_MB, lambda: f"at most {TRAINED_MB} MB, not {board.mb}")
         assert board.peak_mb <= TRAINED_MB + 6
         assert board.has_loaded("numpy")
         assert not board.has_loaded("cryptography")

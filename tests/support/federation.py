@@ -68,6 +68,7 @@ class Federation:
     more: str = ""
     """Further tables of the aggregator's configuration."""
     takeover_wait_s: float = 60.0
+    reconnect_max_s: float = 0.5
     host: str = "127.0.0.1"
     aggregator_within: Sequence[str] = ()
     agents_within: Sequence[str] = ()
@@ -162,7 +163,7 @@ host = "{self.host}"
 port = {self.port}
 keepalive_s = {self.keepalive_s}
 reconnect_min_s = 0.05
-reconnect_max_s = 0.5
+reconnect_max_s = {self.reconnect_max_s}
 [model]
 {model}
 [training]
@@ -196,7 +197,7 @@ host = "{self.host}"
 port = {port}
 keepalive_s = {self.keepalive_s}
 reconnect_min_s = 0.05
-reconnect_max_s = 0.5
+reconnect_max_s = {self.reconnect_max_s}
 takeover_wait_s = {self.takeover_wait_s}
 [data]
 path = "{data}"

@@ -24,6 +24,7 @@ class Inbox:
         self._events: list[LinkEvent] = []
         self._changed = threading.Condition()
         self._seen: dict[type, int] = {}
+        self._skipped = 0
 
     def __call__(self, event: LinkEvent) -> bool:
         taken = self.react(event)
@@ -40,15 +41,20 @@ class Inbox:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                while self._seen.get(kind, 0) < len(self._events):
-                    event = self._events[self._seen.get(kind, 0)]
-                    self._seen[kind] = self._seen.get(kind, 0) + 1
+                while (place := max(self._seen.get(kind, 0), self._skipped)) < len(self._events):
+                    event = self._events[place]
+                    self._seen[kind] = place + 1
                     if isinstance(event, kind) and where(event):
                         return event
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise AssertionError(f"no such {kind.__name__} within {timeout_s} s; all: {self._events[-20:]}")
                 self._changed.wait(left_s)
+
+    def skip(self) -> None:
+        """Count everything so far as seen: what is waited for is yet to come."""
+        with self._changed:
+            self._skipped = len(self._events)
 
     def all(self, kind: type[E]) -> list[E]:
         """Return all events of the kind so far, seen or not."""

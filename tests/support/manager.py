@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,16 +17,31 @@ from tests.support.patience import PATIENCE_S
 
 
 class Manager:
-    """Reads what a process tells. Single-threaded: messages wait in the socket until somebody waits for them."""
+    """Reads what a process tells, at once, as systemd does: a socket holds ten messages, and the rest would be lost."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.messages: list[str] = []
+        self._read = 0
+        self._changed = threading.Condition()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self._thread = threading.Thread(target=self._listen, name="manager", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
+        # Closing alone would not wake the thread.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+        self._thread.join(PATIENCE_S)
         self._socket.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while message := self._socket.recv(65536):
+                with self._changed:
+                    self.messages.append(message.decode())
+                    self._changed.notify_all()
 
     @property
     def lines(self) -> list[str]:
@@ -37,12 +53,12 @@ class Manager:
         return [line.removeprefix("STATUS=") for line in self.lines if line.startswith("STATUS=")]
 
     def read(self, timeout_s: float = PATIENCE_S) -> str | None:
-        """Return the next message; None when there is none in this time."""
-        self._socket.settimeout(timeout_s)
-        with contextlib.suppress(TimeoutError):
-            self.messages.append(self._socket.recv(65536).decode())
-            return self.messages[-1]
-        return None
+        """Return the next message that was not read yet; None when there is none in this time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.messages) > self._read, timeout_s):
+                return None
+            self._read += 1
+            return self.messages[self._read - 1]
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
