@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 def evaluator_of(path: str, model: Model, backbone: Backbone | None = None) -> Evaluator:
     """Return what judges parameters on the NPZ file's arrays ``x`` and ``y``; without a path it finds nothing to say.
 
-    With a backbone these are samples, as devices have them, which go through it once, here. Raise
-    ``ConfigurationError`` when the file cannot be read or does not fit, or there is nothing to run the backbone with.
+    Where the task is reconstruction, there need be no ``y``. With a backbone these are samples, as devices have them,
+    which go through it once, here. Raise ``ConfigurationError`` when the file cannot be read or does not fit, or there
+    is nothing to run the backbone with.
     """
     if not path:
         return lambda _parameters: {}
@@ -48,11 +49,12 @@ def evaluator_of(path: str, model: Model, backbone: Backbone | None = None) -> E
 def _read(path: Path, model: Shaped) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            missing = [name for name in ("x", "y") if name not in arrays]
+            needed = ("x",) if model.task == "reconstruction" else ("x", "y")
+            missing = [name for name in needed if name not in arrays]
             if missing:
                 found = ", ".join(sorted(arrays)) or "none"
                 raise ConfigurationError(f"evaluation.path: {path} has no array {missing[0]!r}; it has {found}")
-            return Dataset.for_model(model, arrays["x"], arrays["y"])
+            return Dataset.for_model(model, arrays["x"], arrays["y"] if "y" in needed else None)
     except DataError as exc:
         raise ConfigurationError(f"evaluation.path: {path}: {exc}") from exc
     except OSError as exc:

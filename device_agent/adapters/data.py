@@ -46,10 +46,13 @@ class Samples:
 def load_samples(path: Path, settings: DataSettings, model: Model, stopped: Callable[[], bool] = never) -> Samples:
     """Read and check the file, and split it; raise ``DataFileError``, or ``TaskLeftError`` when it is ``stopped``.
 
-    That is asked between bounded pieces, whatever the size of the file.
+    That is asked between bounded pieces, whatever the size of the file. Labels may be missing where none are needed.
     """
-    between = asking(stopped)
-    x, y = _read_npz(path, between) if path.suffix.lower() == ".npz" else _read_csv(path, settings.label, stopped)
+    labelled, between = model.task != "reconstruction", asking(stopped)
+    if path.suffix.lower() == ".npz":
+        x, y = _read_npz(path, between, labelled=labelled)
+    else:
+        x, y = _read_csv(path, settings.label, stopped, labelled=labelled)
     try:
         data = Dataset.for_model(model, x, y, between)
         held_out = holdout_mask(data.x, y, settings.holdout_fraction, stopped)
@@ -108,7 +111,7 @@ class _Asking:
         return self._file.read(size)
 
 
-def _read_npz(path: Path, between: Between) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read_npz(path: Path, between: Between, *, labelled: bool) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(cast("Any", _Asking(file, between)), allow_pickle=False) as archive:
             found = {name: archive[name] for name in ("x", "y") if name in archive.files}
@@ -118,6 +121,8 @@ def _read_npz(path: Path, between: Between) -> tuple[NDArray[Any], NDArray[Any]]
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as exc:
         # AttributeError: what np.load returns for a single array (.npy) knows no "files".
         raise DataFileError(f"{path}: cannot be read as .npz: {exc}") from exc
+    if not labelled and "x" in found:
+        found.setdefault("y", np.zeros(found["x"].shape[:1]))
     for name in ("x", "y"):
         if name not in found:
             raise DataFileError(f"{path}: has no array {name!r}; it has {names}")
@@ -132,10 +137,12 @@ def _read_npz(path: Path, between: Between) -> tuple[NDArray[Any], NDArray[Any]]
     return x.reshape(len(x), -1), y
 
 
-def _read_csv(path: Path, label: str | list[str], stopped: Callable[[], bool]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read_csv(
+    path: Path, label: str | list[str], stopped: Callable[[], bool], *, labelled: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _parse_csv(path, file, [label] if isinstance(label, str) else label, stopped)
+            return _parse_csv(path, file, [label] if isinstance(label, str) else label, stopped, labelled=labelled)
     except FileNotFoundError as exc:
         raise DataFileError(f"{path}: there is no such file") from exc
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
@@ -143,12 +150,14 @@ def _read_csv(path: Path, label: str | list[str], stopped: Callable[[], bool]) -
 
 
 def _parse_csv(
-    path: Path, file: TextIO, labels: Sequence[str], stopped: Callable[[], bool]
+    path: Path, file: TextIO, labels: Sequence[str], stopped: Callable[[], bool], *, labelled: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     reader = csv.reader(file)
     header = [name.strip() for name in next(reader, [])]
     if not header:
         raise DataFileError(f"{path}: is empty; the first line must name the columns")
+    if not labelled:
+        labels = [name for name in labels if name in header]
     for name in labels:
         if header.count(name) != 1:
             raise DataFileError(f"{path}: {header.count(name)} columns are called {name!r}; there are {header}")
@@ -162,11 +171,11 @@ def _parse_csv(
     table = np.frombuffer(values, dtype=np.float64).reshape(-1, len(header))
     label_columns = [header.index(name) for name in labels]
     features = [index for index in range(len(header)) if index not in label_columns]
-    y = table[:, label_columns]
+    y = table[:, label_columns] if labels or labelled else np.zeros((len(table), 1))
     x = np.empty((len(table), len(features)), np.float32)
     for part in pieces_of(table, asking(stopped)):
         x[part] = table[part][:, features]
-    return x, y[:, 0] if len(labels) == 1 else y
+    return x, y[:, 0] if y.shape[1] == 1 else y
 
 
 def _numbers(path: Path, line: int, header: list[str], row: list[str]) -> list[float]:

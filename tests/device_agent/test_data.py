@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CLASSES = build({"kind": "softmax", "inputs": 2, "outputs": 3})
+UNLABELLED = build({"kind": "autoencoder", "inputs": 2, "hidden": [1]})
 VALUES = build({"kind": "linear", "inputs": 2, "outputs": 2})
 RNG = np.random.default_rng(3)
 
@@ -51,6 +52,15 @@ def test_csv_and_npz_with_the_same_rows_are_the_same(tmp_path: Path) -> None:
     two = load(csv(tmp_path, "a,b,label\n1,2.5,0\n3,4,2\n"), holdout_fraction=0.5)
     assert one.train.x.tolist() == two.train.x.tolist()
     assert one.train.y.tolist() == two.train.y.tolist()
+
+
+def test_where_no_labels_are_needed_there_may_be_none(tmp_path: Path) -> None:
+    x = np.array([[1, 2.5], [3, 4]], np.float32)
+    assert load(npz(tmp_path, x=x), UNLABELLED).train.y.tolist() == x.tolist()
+    assert load(csv(tmp_path, "a,b\n1,2.5\n3,4\n"), UNLABELLED).train.y.tolist() == x.tolist()
+    assert load(csv(tmp_path, "a,label,b\n1,9,2.5\n3,9,4\n"), UNLABELLED).train.x.tolist() == x.tolist()
+    with pytest.raises(DataFileError, match="has no array 'x'"):
+        load(npz(tmp_path, y=x), UNLABELLED)
 
 
 @pytest.mark.parametrize(
