@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -18,7 +19,7 @@ except ModuleNotFoundError as missing:
     hint = "pip install 'fedmq[demo]'"
     raise SystemExit(f"fedmq: {missing.name} is not installed, as on a device; {hint}") from missing
 
-from fedmq.arguments import broker_address, embedded_or_address, federation_name, folder_for_examples
+from fedmq.arguments import broker_address, check_demo, embedded_or_address, federation_name, folder_for_examples
 from fedmq.interrupts import Interrupts
 from fedmq.provision.cli import provision_app
 from protocol.adapters.output import quiet_without_reader
@@ -30,7 +31,7 @@ EXIT_INTERRUPTED = 130
 """As shells report a program that Ctrl-C ended."""
 MAX_DEVICES = 70
 """Of the demo; ``fedmq.demo_data`` says why."""
-MAX_WATCHES = 7
+DEVICES_HELP = "Devices, each a process: 7, or 10 with digits."
 LOOK_S = 2.0
 DEFAULT_BROKER = "127.0.0.1:1883"
 TLS_PORT = 8883
@@ -47,9 +48,18 @@ app = typer.Typer(
 app.add_typer(provision_app, name="provision", short_help="Identities and keys: who may take part.")
 
 
+class TaskName(StrEnum):
+    """What the demo's fleet can learn; ``fedmq.demo_task`` has the tasks."""
+
+    watch = "watch"
+    digits = "digits"
+    anomaly = "anomaly"
+
+
 @app.command(short_help="Watch a fleet of real processes learn, on this machine.")
 def demo(  # noqa: PLR0917 - typer calls it, by name
-    devices: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_DEVICES, help="Devices, each a process.")] = 7,
+    task: Annotated[TaskName, typer.Option(help="Exercises on watches, digits, or what is unusual.")] = TaskName.watch,
+    devices: Annotated[int | None, typer.Option(metavar="N", min=1, max=MAX_DEVICES, help=DEVICES_HELP)] = None,
     seconds: Annotated[float, typer.Option(metavar="S", min=1, max=86400, help="So long they learn.")] = 45.0,
     broker: Annotated[str, typer.Option(metavar="BROKER", help=BROKER_HELP)] = "auto",
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Leave state, logs and settings here.")] = None,
@@ -61,19 +71,20 @@ def demo(  # noqa: PLR0917 - typer calls it, by name
 ) -> None:
     """Watch a fleet of real processes learn over a real broker, on this machine, in a minute."""
     wanted = embedded_or_address(broker)
-    if sensors and secure:
-        raise typer.BadParameter("not with --secure: the demo's watches have no certificates", param_hint="--sensors")
-    if sensors and devices > MAX_WATCHES:
-        raise typer.BadParameter(f"{devices}; {MAX_WATCHES} people wear a watch", param_hint="--devices")
     try:
         from fedmq.demo import FAILURES, Demo, Options  # noqa: PLC0415 - see above
+        from fedmq.demo_task import TASKS  # noqa: PLC0415 - see above
     except ImportError as exc:
         _fail(f"the demo needs more than an operator's installation ({exc}): pip install 'fedmq[demo]'")
     from fedmq.display import display_for  # noqa: PLC0415 - see above
-    from fedmq.outcome import as_panel, as_values, where_next  # noqa: PLC0415 - see above
+    from fedmq.outcome import as_values  # noqa: PLC0415 - see above
+    from fedmq.panel import as_panel, where_next  # noqa: PLC0415 - see above
 
+    chosen = TASKS[task]
+    check_demo(chosen.name, devices, chosen.max_devices, sensors=sensors, secure=secure)
     options = Options(
-        devices=devices,
+        task=chosen,
+        devices=devices or chosen.devices,
         seconds=seconds,
         broker=wanted,
         keep=keep,

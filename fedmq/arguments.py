@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fedmq.embedded_broker import Kind
 
 DEFAULT_PORT = 1883
+SENSED = "watch"
+"""The demo's task that sensors can measure."""
+MAX_WATCHES = 7
+"""One for each of those people of the study who are not strangers."""
 _ADDRESS = re.compile(r"\A(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?\Z")
 
 
@@ -43,6 +47,24 @@ def embedded_or_address(text: str) -> Kind | BrokerSettings:
         case _ if ":" in text:
             return broker_address(text)
     raise typer.BadParameter(f"{text!r}; allowed are auto, mosquitto, iotcore and HOST:PORT", param_hint="--broker")
+
+
+def check_demo(task: str, devices: int | None, most: int, *, sensors: bool, secure: bool) -> None:
+    """Raise ``typer.BadParameter`` for a demo that there is not, and name what goes together."""
+    if sensors and task != SENSED:
+        raise typer.BadParameter(
+            f"not with --task {task}: only {SENSED} is measured by sensors; --chaos and --secure go with every task",
+            param_hint="--sensors",
+        )
+    if sensors and secure:
+        raise typer.BadParameter(
+            "not with --secure: the demo's watches have no certificates; --sensors goes with --chaos",
+            param_hint="--sensors",
+        )
+    most = MAX_WATCHES if sensors else most
+    if devices is not None and devices > most:
+        who = f"{most} people wear a watch" if sensors else f"the data of --task {task} suffice for {most}"
+        raise typer.BadParameter(f"{devices}; {who}", param_hint="--devices")
 
 
 def federation_name(text: str, option: str = "--federation") -> str:

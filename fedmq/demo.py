@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmq import embedded_broker, ground
+from fedmq.aftermath import look_back
 from fedmq.audit import audit
 from fedmq.baseline import measure
 from fedmq.books import BooksError, aggregator_books, all_device_books
 from fedmq.chaos import AGGREGATOR, BROKER, Strike, strikes
-from fedmq.demo_data import PEOPLE, UNSEEN_PEOPLE, divide, load_recordings, people_as_samples
+from fedmq.demo_data import PEOPLE, UNSEEN_PEOPLE
 from fedmq.demo_plan import FEDERATION, SLOWNESS, plan_fleet
 from fedmq.demo_sensors import WINDOW_S, as_samples, worn
 from fedmq.demo_signals import DemoDataError, load_signals
+from fedmq.demo_task import WATCH, Dealt, Task
 from fedmq.foretold import Audience
 from fedmq.lookout import Backdrop, Lookout
 from fedmq.outcome import Guarded, Outcome
@@ -30,10 +32,9 @@ from fedmq.workshop import FolderError, prepare_folder
 from protocol.link import BrokerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from fedmq.baseline import Baseline
-    from fedmq.demo_data import Samples
     from fedmq.demo_plan import DevicePlan
     from fedmq.demo_sensors import Worn
     from fedmq.display import Display
@@ -65,6 +66,7 @@ class Options:
     secure: bool = False
     sensors: bool = False
     """Devices collect their examples from topics, rather than have a file of them."""
+    task: Task = WATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +74,7 @@ class _Cast:
     """Who takes part."""
 
     plans: list[DevicePlan]
-    fleet: list[Samples]
-    unseen: Samples
+    dealt: Dealt
     baseline: Baseline
     worn: Worn | None = None
 
@@ -113,11 +114,11 @@ class Demo:
             fleet_s, stubborn = self._play(stage, self._timeline(cast, broker), lookout)
             books = aggregator_books(workshop.aggregator_state())
             return Outcome(
+                task=self._options.task,
                 baseline=cast.baseline,
                 verdict=audit(all_device_books(workshop.device_state(plan.name) for plan in cast.plans), books),
                 aggregator=books,
                 devices=len(cast.plans),
-                unseen_people=len(UNSEEN_PEOPLE),
                 fleet_s=fleet_s,
                 wall_s=time.monotonic() - begun,
                 broker=broker.kind if broker else place.address,
@@ -127,11 +128,12 @@ class Demo:
                 stubborn=tuple(stubborn),
                 guarded=_guarded(place),
                 foretold=audience.result() if audience else None,
+                aftermath=look_back(workshop, cast.dealt, lookout.survey),
             )
 
     def _ground(self, stack: ExitStack, folder: Path, cast: _Cast) -> Ground:
         def write(workshop: Workshop, host: str, port: int) -> None:
-            workshop.write(cast.plans, cast.fleet, cast.unseen, host, port, worn=cast.worn)
+            workshop.write(self._options.task, cast.plans, cast.dealt, host, port, worn=cast.worn)
 
         wanted = self._options.broker
         if self._options.secure:
@@ -150,7 +152,7 @@ class Demo:
             place.workshop.aggregator_state(),
             Backdrop(
                 broker=f"{place.broker.kind} at {place.address}" if place.broker else place.address,
-                reference=cast.baseline.alone_mean,
+                reference=cast.baseline.alone_mean.right if self._options.task.labelled else None,
                 security=f"mutual {place.tls}, signed models, sealed updates" if place.tls else "",
             ),
             place.strangers,
@@ -171,22 +173,18 @@ class Demo:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedmq-demo-", ignore_cleanup_errors=True)))
 
     def _cast(self) -> _Cast:
-        fleet, unseen, watches = self._sensed() if self._options.sensors else self._filed()
-        self._display.say(_introduction(fleet, self._options))
-        baseline = measure(fleet, unseen)
-        plans = plan_fleet([samples.name for samples in fleet], self._options.seconds)
-        return _Cast(plans=plans, fleet=fleet, unseen=unseen, baseline=baseline, worn=watches)
+        task = self._options.task
+        dealt, watches = self._sensed() if self._options.sensors else (task.deal(self._options.devices), None)
+        self._display.say(_introduction(dealt, self._options))
+        plans = plan_fleet([samples.name for samples in dealt.fleet], self._options.seconds)
+        return _Cast(plans=plans, dealt=dealt, baseline=measure(task, dealt), worn=watches)
 
-    def _filed(self) -> tuple[list[Samples], Samples, None]:
-        recordings = load_recordings()
-        return divide(recordings, self._options.devices), people_as_samples(recordings, UNSEEN_PEOPLE, "unseen"), None
-
-    def _sensed(self) -> tuple[list[Samples], Samples, Worn]:
+    def _sensed(self) -> tuple[Dealt, Worn]:
         people = PEOPLE[: self._options.devices]
         signals = load_signals()
         fleet = [as_samples(signals, [person], f"watch-{person}") for person in people]
         watches = worn(signals, people, self._options.seconds, f"sensors/{self._federation}")
-        return fleet, as_samples(signals, UNSEEN_PEOPLE, "unseen"), watches
+        return Dealt(fleet=fleet, unseen=as_samples(signals, UNSEEN_PEOPLE, "unseen")), watches
 
     def _timeline(self, cast: _Cast, broker: EmbeddedBroker | None) -> Timeline:
         options = self._options
@@ -216,22 +214,29 @@ class Demo:
 
     def _calm_down(self, stage: Stage, line: Timeline, lookout: Lookout, begun: float) -> None:
         """Pause all devices and wait until no update is under way; whatever remains then is in the books anyway."""
-        deadline = time.monotonic() + QUIET_S
         lookout.let_strangers_knock()
+        deadline = time.monotonic() + QUIET_S
+        if not self._options.task.labelled:  # before they pause: who does, answers nothing
+            while time.monotonic() < deadline and not lookout.errors_told() and not self._interrupted():
+                self._look_on(stage, line, lookout, begun, "devices say how large their errors are ...")
+        deadline = time.monotonic() + QUIET_S
         while time.monotonic() < deadline and not lookout.settled() and not self._interrupted():
             lookout.pause()
-            now_s = time.monotonic() - begun
-            stage.tick(line, now_s)
-            lookout.look(now_s, "no new trainings; outboxes drain ...")
+            self._look_on(stage, line, lookout, begun, "no new trainings; outboxes drain ...")
+
+    @staticmethod
+    def _look_on(stage: Stage, line: Timeline, lookout: Lookout, begun: float, note: str) -> None:
+        now_s = time.monotonic() - begun
+        stage.tick(line, now_s)
+        lookout.look(now_s, note)
 
 
-def _introduction(fleet: Sequence[Samples], options: Options) -> str:
+def _introduction(dealt: Dealt, options: Options) -> str:
     # Short lines: the terminal may have only 80 columns.
     lines = [
-        f"Which shoulder exercise is it? {len(fleet)} smartwatches learn to tell, each from",
-        f"recordings that never leave it, and {len(UNSEEN_PEOPLE)} people of whom none has data measure how",
-        f"well they do. Every watch is a process; the slowest is {SLOWNESS:.0f} times slower than the",
-        "fastest; they join late, sleep, leave, and come back.",
+        *options.task.question(dealt),
+        f"Every device is a process; the slowest is {SLOWNESS:.0f} times slower than the fastest;",
+        "they join late, sleep, leave, and come back.",
     ]
     if options.chaos:
         lines.append(f"All of them, aggregator and broker too, get killed at random (seed {options.seed}).")

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedmq.demo_data import CLASSES, FEATURES
 from protocol.link import is_loopback
+
+if TYPE_CHECKING:
+    from fedmq.demo_task import Task
 
 FEDERATION = "demo"
 
-MODEL: dict[str, Any] = {
-    "kind": "mlp",
-    "inputs": FEATURES,
-    "hidden": [32],
-    "outputs": CLASSES,
-    "task": "classification",
-}
-TRAINING: dict[str, Any] = {"epochs": 2, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.003}
-"""Found by trying: SGD reaches the same, some fifteen versions later."""
 HOLDOUT = 0.2
 
 FASTEST_S = 0.2
@@ -83,6 +76,7 @@ def speed_of(place: int, devices: int) -> float:
 
 def agent_toml(
     plan: DevicePlan,
+    task: Task,
     *,
     federation: str,
     folder: str,
@@ -92,18 +86,18 @@ def agent_toml(
     secure: bool = False,
     sources: dict[str, Any] | None = None,
 ) -> str:
-    """Return ``agent.toml`` of a device that holds so many windows; data and state are in ``folder``.
+    """Return ``agent.toml`` of a device that holds so many examples; data and state are in ``folder``.
 
     ``secure``: without a table ``[security]``, which comes with the identity. ``sources``: tables that say where the
     device's own examples come from; without them they are in a file.
     """
-    per_epoch = -(-int(samples * (1.0 - HOLDOUT)) // TRAINING["batch_size"])
+    per_epoch = -(-int(samples * (1.0 - HOLDOUT)) // task.training["batch_size"])
     return _toml(
         {
             "device": {"id": plan.name, "federation": federation, "state_dir": f"{folder}/{plan.name}"},
             "broker": _broker(host, port),
             **(sources or {"data": {"path": f"{folder}/{plan.name}.npz", "holdout_fraction": HOLDOUT, "watch_s": 0.0}}),
-            "training": {"step_interval_s": round(plan.training_s / (per_epoch * TRAINING["epochs"]), 6)},
+            "training": {"step_interval_s": round(plan.training_s / (per_epoch * task.epochs), 6)},
             "outbox": {"receipt_timeout_s": 2.0, "resend_max_s": 5.0},
             "sleep": {"awake_s": plan.awake_s, "asleep_s": plan.asleep_s},
             "metrics": {"interval_s": 1.0},
@@ -114,6 +108,7 @@ def agent_toml(
 
 
 def aggregator_toml(
+    task: Task,
     *,
     federation: str,
     folder: str,
@@ -131,9 +126,11 @@ def aggregator_toml(
         {
             "aggregator": {"federation": federation, "state_dir": f"{folder}/aggregator"},
             "broker": _broker(host, port),
-            "model": MODEL,
+            "model": task.model,
             **({"features": features} if features else {}),
-            "training": TRAINING,
+            "training": task.training,
+            **({"personal": task.personal} if task.personal else {}),
+            **({"statistics": _statistics(devices)} if task.statistics else {}),
             "participation": {"codec": "int8"},
             "schedule": {"goal": goal_of(devices)},
             "downlink": {"delta_codec": "int8"},
@@ -162,6 +159,11 @@ def _plan_device(name: str, place: int, devices: int, seconds: float) -> DeviceP
 def _by_speed(devices: int) -> list[int]:
     """Return the places from the fastest device to the slowest."""
     return sorted(range(devices), key=lambda place: (FROM_FAST_TO_SLOW.index(place % CYCLE), place))
+
+
+def _statistics(devices: int) -> dict[str, Any]:
+    # Those who are there from the beginning, and nobody is waited for who joins late.
+    return {"before_training": True, "min_devices": max(1, devices // 2)}
 
 
 def _broker(host: str, port: int) -> dict[str, Any]:

@@ -46,6 +46,14 @@ class DeviceRow:
     examples: int | None
     accuracy: float | None
     """On its own held-out data after its last training."""
+    accuracy_global: float | None
+    """Of the version as it came, on the same data, where a device also has parameters of its own ..."""
+    accuracy_personal: float | None
+    """... of the model that it predicts with ..."""
+    accuracy_local: float | None
+    """... and of one that it has learned alone."""
+    loss: float | None
+    """On the same data; all there is where nothing is classified."""
     sealed: bool
     """It has trained, and tells on how many examples, and how well, to nobody but its aggregator."""
     reconnects: int | None
@@ -63,6 +71,8 @@ class FleetSummary:
     metrics: AggregatorMetrics | None
     history: tuple[tuple[int, float], ...]
     """(version, accuracy), versions ascending."""
+    losses: tuple[tuple[int, float], ...]
+    """(version, loss) as well."""
     updates_per_s: float | None
     """Accepted, over the last ``RATE_WINDOW_S`` seconds; ``None`` until that can be told."""
     states: dict[str, int]
@@ -101,6 +111,7 @@ class FleetView:
     _unlisted: int = 0
     _counts: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
     _history: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
+    _losses: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
 
     def observe(self, status: AnyStatus, now: float, *, device_id: str = "", retained: bool = False) -> None:
         """Take in a status that arrived at ``now`` (seconds, any clock); ``device_id`` is the one of the topic.
@@ -112,7 +123,8 @@ class FleetView:
                 self._note_aggregator(status)
             case AggregatorMetrics():
                 self._metrics = status
-                self._note_accuracy(status)
+                _note(self._history, status.version, status.accuracy)
+                _note(self._losses, status.version, status.loss)
                 self._note_count(status.updates_accepted, now)
             case DeviceState() | DeviceMetrics():
                 self._note_device(status, device_id, None if retained else now)
@@ -125,6 +137,7 @@ class FleetView:
             version=self._version(),
             metrics=self._metrics,
             history=tuple(self._history),
+            losses=tuple(self._losses),
             updates_per_s=self._rate(),
             states=self._states(),
             devices=len(self._devices),
@@ -139,16 +152,10 @@ class FleetView:
         if self._aggregator is not None and self._aggregator.epoch != state.epoch:
             # Another history: its versions cannot be compared with those that we have seen.
             self._history.clear()
+            self._losses.clear()
             self._counts.clear()
             self._metrics = None
         self._aggregator = state
-
-    def _note_accuracy(self, metrics: AggregatorMetrics) -> None:
-        if metrics.accuracy is None:
-            return
-        while self._history and self._history[-1][0] >= metrics.version:
-            self._history.pop()  # the same version once more, or a rollback
-        self._history.append((metrics.version, metrics.accuracy))
 
     def _note_count(self, accepted: int, now: float) -> None:
         self._counts.append((now, accepted))
@@ -207,10 +214,22 @@ class FleetView:
             training_s=metrics.training_s if metrics and metrics.trainings else None,
             examples=(metrics.num_examples or None) if metrics and metrics.trainings else None,
             accuracy=metrics.holdout_accuracy if metrics else None,
+            accuracy_global=metrics.holdout_accuracy_global if metrics else None,
+            accuracy_personal=metrics.holdout_accuracy_personal if metrics else None,
+            accuracy_local=metrics.holdout_accuracy_local if metrics else None,
+            loss=metrics.holdout_loss if metrics else None,
             sealed=metrics is not None and metrics.trainings > 0 and not metrics.num_examples,
             reconnects=metrics.reconnects if metrics else None,
             rss_bytes=metrics.rss_bytes if metrics else None,
         )
+
+
+def _note(history: deque[tuple[int, float]], version: int, value: float | None) -> None:
+    if value is None:
+        return
+    while history and history[-1][0] >= version:
+        history.pop()  # the same version once more, or a rollback
+    history.append((version, value))
 
 
 def _newest(*versions: int | None) -> int | None:

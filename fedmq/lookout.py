@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
+from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, SurveyRequest, ask
+from aggregator.adapters.errors import StoreError
+from aggregator.adapters.registry import NotKept, open_registry
 from fedmq.table import Caption
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ METRICS_AGE_S = 2.5
 """So long after the pause, metrics (one a second) tell what was after it."""
 STEADY_S = 6.0
 """An update that was asked to wait for the next version is sent again within five seconds; it may wait for ever now."""
+AWAY = frozenset({"stopped", "lost", "sleeping"})
 AT_REST = frozenset({"idle", "sleeping", "stopped"})
 AT_WORK = frozenset({"training", "fetching", "lost"})
 
@@ -32,7 +35,8 @@ class Backdrop:
     """What stays the same in all pictures."""
 
     broker: str
-    reference: float
+    reference: float | None
+    """What one device alone comes to; None: nothing to compare with."""
     security: str = ""
 
 
@@ -52,6 +56,8 @@ class Lookout:
         self._state_dir = state_dir
         self._backdrop = backdrop
         self._strangers = strangers
+        self.survey = ""
+        """In which the fleet says how large its errors are; empty: it was not asked."""
         self._first_pause: float | None = None
         self._next_pause = 0.0
         self._picture: list[tuple[object, ...]] = []
@@ -75,6 +81,20 @@ class Lookout:
         """Send them to the broker, if there are any, and they have not been there yet."""
         if self._strangers is not None and not self._strangers.called:
             self._strangers.call()
+
+    def errors_told(self) -> bool:
+        """Ask the fleet, once, how large its errors are; return whether everybody who is there has answered.
+
+        To be called again and again: an aggregator that was killed is asked when it is back.
+        """
+        try:
+            if not self.survey:
+                self.survey = str(ask(self._state_dir, SurveyRequest(kind="evaluation"))["survey"])
+            with open_registry(self._state_dir) as registry:
+                answered = registry.survey(self.survey).devices
+        except (NotRunning, ControlFailed, StoreError, NotKept):
+            return False
+        return answered >= sum(row.state not in AWAY for row in self._watcher.view.rows(time.monotonic()))
 
     def _look_at_strangers(self) -> None:
         for knock in self._strangers.poll() if self._strangers is not None else ():

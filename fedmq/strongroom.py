@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from fedmq.demo_data import Samples
     from fedmq.demo_plan import DevicePlan
     from fedmq.demo_sensors import Worn
+    from fedmq.demo_task import Dealt, Task
 
 MONITOR = "demo"
 STOLEN, CURIOUS = "watch-stolen", "watch-curious"
@@ -95,9 +95,9 @@ class Strongroom(Workshop):
 
     def write(
         self,
+        task: Task,
         plans: Sequence[DevicePlan],
-        fleet: Sequence[Samples],
-        unseen: Samples,
+        dealt: Dealt,
         host: str,
         port: int,
         *,
@@ -119,7 +119,7 @@ class Strongroom(Workshop):
             self.aggregator_configuration.parent.mkdir(exist_ok=True)
             for name in names:
                 self.agent_configuration(name).parent.mkdir(parents=True)
-            Workshop.write(self, plans, fleet, unseen, host, port, worn=worn)
+            Workshop.write(self, task, plans, dealt, host, port, worn=worn)
             for name in names:
                 self._enroll(keystore.bundle_path(Subject("device", name)), self.agent_configuration(name).parent)
         readme = README.format(folder=shlex.quote(str(self.folder)), device=names[0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from rich import box
 from rich.console import Group
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from fedmq.chart import bar, columns
 from fedmq.fleet import DeviceRow, FleetSummary
-from fedmq.units import bytes_text, count_text, percent_text, rate_text, seconds_text
+from fedmq.units import bytes_text, count_text, number_text, percent_text, rate_text, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Cell: TypeAlias = Callable[[DeviceRow], Text | str]
 """A plain string is markup to rich: whatever comes from the network has to be a ``Text``."""
 Align: TypeAlias = Literal["left", "right"]
+Own: TypeAlias = Literal["accuracy", "personal", "loss"]
+"""What devices measure on data of their own: an accuracy, those of three models, or nothing but a loss."""
 
 STATE_STYLES = {
     "idle": "cyan",
@@ -44,6 +47,8 @@ MAX_REASONS = 3
 """Lines below the table: what is wrong with many devices is mostly wrong with all of them."""
 WAITS = "waits: "
 """So begins what a board says that cannot spare a training now: by its own policy, nothing is wrong."""
+THREE_MORE = 18
+"""Columns that three accuracies take, instead of one."""
 FAR_BEHIND = 3
 """Versions; from here on the column turns yellow."""
 QUIET_S = 60.0
@@ -70,7 +75,9 @@ class _Column:
     cell: Cell
     align: Align = "right"
     from_width: int = 0
-    """Shown in terminals of at least so many columns."""
+    """Shown in terminals of at least so many columns ..."""
+    of: frozenset[Own] = frozenset(get_args(Own))
+    """... where devices measure this on data of their own."""
 
 
 def fleet_table(
@@ -120,6 +127,8 @@ def plain_line(summary: FleetSummary, elapsed_s: float) -> str:
     parts = [f"{elapsed_s:4.0f} s", f"version {count_text(summary.version)}"]
     if summary.accuracy is not None:
         parts.append(f"accuracy {percent_text(summary.accuracy)}")
+    elif summary.losses:
+        parts.append(f"loss {number_text(summary.losses[-1][1])}")
     if metrics is not None:
         parts.append(f"updates {metrics.updates_accepted} ({rate_text(summary.updates_per_s)})")
     parts.append(f"{summary.connected} of {summary.devices} devices up")
@@ -139,13 +148,15 @@ def waiting_text(summary: FleetSummary) -> str:
 
 def _header(summary: FleetSummary, caption: Caption, width: int) -> Panel:
     chart_width = min(60, max(16, width - FIGURES_WIDTH))
-    accuracies = [accuracy for _, accuracy in summary.history]
-    chart = columns(accuracies, chart_width, CHART_LINES, reference=caption.reference)
+    values, highest, top = _series(summary)
+    chart = columns([value / highest for value in values], chart_width, CHART_LINES, reference=caption.reference)
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(no_wrap=True, width=chart_width)
-    for figure, axis, line in zip(_figures(summary, caption), ("100 %", "", "", "0 %"), chart, strict=True):
+    for figure, axis, line in zip(
+        _figures(summary, caption), (top, "", "", "0 %" if summary.history else "0"), chart, strict=True
+    ):
         grid.add_row(figure, Text(axis, style="bright_black"), line)
     note = caption.note or waiting_text(summary)
     return Panel(
@@ -160,6 +171,15 @@ def _header(summary: FleetSummary, caption: Caption, width: int) -> Panel:
     )
 
 
+def _series(summary: FleetSummary) -> tuple[list[float], float, str]:
+    """Return what is drawn, the value at the top, and its name: accuracies, or losses where there are none."""
+    if summary.history or not summary.losses:
+        return [accuracy for _, accuracy in summary.history], 1.0, "100 %"
+    losses = [loss if math.isfinite(loss) else 0.0 for _, loss in summary.losses]
+    highest = max(*losses, 1e-9)
+    return losses, highest, number_text(highest)
+
+
 def _title(federation: str, security: str) -> Text:
     title = Text.assemble(("fedmq", "bold"), (" federation ", "bright_black"), (federation, "bold"))
     return title.append(f"  {security}", style="green") if security else title
@@ -168,6 +188,9 @@ def _title(federation: str, security: str) -> Text:
 def _figures(summary: FleetSummary, caption: Caption) -> list[Text]:
     metrics = summary.metrics
     accuracy = Text.assemble(_label("accuracy"), (percent_text(summary.accuracy), "bold green"))
+    if summary.losses and not summary.history:
+        accuracy = Text.assemble(_label("loss"), (number_text(summary.losses[-1][1]), "bold green"))
+        accuracy.append(f"  first {number_text(summary.losses[0][1])}", style="yellow")
     if caption.reference is not None:
         accuracy.append(f"  {caption.reference_name} {percent_text(caption.reference)}", style="yellow")
     updates = Text.assemble(_label("updates"), count_text(metrics.updates_accepted if metrics else None))
@@ -193,7 +216,11 @@ def _buffer(filled: int, goal: int | None) -> str:
 
 def _table(rows: Sequence[DeviceRow], width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bright_black", width=width, padding=(0, 1, 0, 0), show_edge=False)
-    chosen = [column for column in _COLUMNS if width >= column.from_width]
+    own = _own(rows)
+    room = width - (THREE_MORE if own == "personal" else 0)
+    chosen = [
+        column for column in _COLUMNS if (room >= column.from_width or not column.from_width) and own in column.of
+    ]
     for column in chosen:
         table.add_column(column.title, justify=column.align, no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -232,23 +259,42 @@ def _sealed(row: DeviceRow, text: str) -> Text:
     return Text("sealed", style="bright_black") if row.sealed else Text(text)
 
 
+def _personal(row: DeviceRow) -> Text:
+    return Text(percent_text(row.accuracy_personal), style="green")
+
+
 def _accuracy_bar(row: DeviceRow) -> Text:
-    return Text("") if row.accuracy is None else bar(row.accuracy, 10)
+    share = row.accuracy if row.accuracy_personal is None else row.accuracy_personal
+    return Text("") if share is None else bar(share, 10)
+
+
+def _own(rows: Sequence[DeviceRow]) -> Own:
+    if any(row.accuracy_personal is not None for row in rows):
+        return "personal"
+    only_loss = any(row.loss is not None for row in rows) and all(row.accuracy is None for row in rows)
+    return "loss" if only_loss else "accuracy"
+
+
+_THREE: frozenset[Own] = frozenset({"personal"})
 
 
 _COLUMNS = (
     _Column(title="device", cell=lambda row: Text(row.device_id), align="left"),
     _Column(title="state", cell=_state, align="left"),
     _Column(title="version", cell=lambda row: count_text(row.version)),
-    _Column(title="behind", cell=_behind),
-    _Column(title="seen", cell=_seen),
+    _Column(title="behind", cell=_behind, from_width=70),
+    _Column(title="seen", cell=_seen, from_width=80),
     _Column(title="updates", cell=lambda row: count_text(row.accepted)),
-    _Column(title="refused", cell=_refused, from_width=88),
+    _Column(title="refused", cell=_refused, from_width=98),
     _Column(title="outbox", cell=_waiting, from_width=110),
-    _Column(title="size", cell=lambda row: bytes_text(row.update_bytes), from_width=92),
+    _Column(title="size", cell=lambda row: bytes_text(row.update_bytes), from_width=104),
     _Column(title="sent", cell=lambda row: bytes_text(row.sent_bytes), from_width=120),
     _Column(title="training", cell=lambda row: seconds_text(row.training_s)),
     _Column(title="examples", cell=lambda row: _sealed(row, count_text(row.examples)), from_width=126),
-    _Column(title="own data", cell=lambda row: _sealed(row, percent_text(row.accuracy))),
-    _Column(title="", cell=_accuracy_bar, align="left", from_width=130),
+    _Column(title="own data", cell=lambda row: _sealed(row, percent_text(row.accuracy)), of=frozenset({"accuracy"})),
+    _Column(title="own loss", cell=lambda row: _sealed(row, number_text(row.loss)), of=frozenset({"loss"})),
+    _Column(title="global", cell=lambda row: Text(percent_text(row.accuracy_global)), of=_THREE),
+    _Column(title="personal", cell=_personal, of=_THREE),
+    _Column(title="alone", cell=lambda row: Text(percent_text(row.accuracy_local)), of=_THREE),
+    _Column(title="", cell=_accuracy_bar, align="left", from_width=140),
 )

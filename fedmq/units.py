@@ -19,6 +19,11 @@ def percent_text(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.1f} %"
 
 
+def number_text(value: float | None) -> str:
+    """Return a number with three significant digits."""
+    return UNKNOWN if value is None else f"{value:.3g}"
+
+
 def rate_text(per_second: float | None) -> str:
     """Return a rate with one decimal."""
     return UNKNOWN if per_second is None else f"{per_second:.1f}/s"

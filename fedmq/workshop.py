@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedmq.demo_data import Samples
     from fedmq.demo_plan import DevicePlan
     from fedmq.demo_sensors import Worn
+    from fedmq.demo_task import Dealt, Task
 
 
 class FolderError(RuntimeError):
@@ -44,9 +45,9 @@ class Workshop:
 
     def write(
         self,
+        task: Task,
         plans: Sequence[DevicePlan],
-        fleet: Sequence[Samples],
-        unseen: Samples,
+        dealt: Dealt,
         host: str,
         port: int,
         *,
@@ -55,16 +56,16 @@ class Workshop:
         """Write configurations and data of the whole fleet; with watches that are worn, the watches have the data."""
         folder, secure = str(self.folder), self.secure
         where: dict[str, Any] = {"federation": self.federation, "folder": folder, "host": host, "port": port}
-        np.savez(self.folder / "evaluation.npz", x=unseen.x, y=unseen.y)
+        _save(self.evaluation, dealt.unseen, labelled=task.labelled)
         features = FEATURES if worn else None
-        self.put_aggregator(aggregator_toml(**where, devices=len(plans), secure=secure, features=features))
+        self.put_aggregator(aggregator_toml(task, **where, devices=len(plans), secure=secure, features=features))
         if worn is not None:
             worn.write(self.sensors, host, port)
-        for plan, samples in zip(plans, fleet, strict=True):
+        for plan, samples in zip(plans, dealt.fleet, strict=True):
             sources = worn.tables(plan.name, {"host": host, "port": port}, HOLDOUT) if worn else None
             if not sources:
-                np.savez(self.folder / f"{plan.name}.npz", x=samples.x, y=samples.y)
-            text = agent_toml(plan, **where, samples=len(samples.y), secure=secure, sources=sources)
+                _save(self.folder / f"{plan.name}.npz", samples, labelled=task.labelled)
+            text = agent_toml(plan, task, **where, samples=len(samples.y), secure=secure, sources=sources)
             self.put_agent(plan.name, text)
 
     def put_aggregator(self, text: str) -> None:
@@ -74,6 +75,11 @@ class Workshop:
     def put_agent(self, name: str, text: str) -> None:
         """Write a device's configuration."""
         self.agent_configuration(name).write_text(text, encoding="utf-8")
+
+    @property
+    def evaluation(self) -> Path:
+        """Where the aggregator's examples are."""
+        return self.folder / "evaluation.npz"
 
     @property
     def aggregator_configuration(self) -> Path:
@@ -104,6 +110,13 @@ class Workshop:
     def _child(self, name: str, module: str, configuration: Path) -> Child:
         command = [sys.executable, "-m", module, "run", "--config", str(configuration)]
         return Child(name, command, self.folder / f"{name}.log")
+
+
+def _save(path: Path, samples: Samples, *, labelled: bool) -> None:
+    if labelled:
+        np.savez(path, x=samples.x, y=samples.y)
+    else:
+        np.savez(path, x=samples.x)
 
 
 def prepare_folder(folder: Path) -> Path:

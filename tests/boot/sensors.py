@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedmq.demo_data import CLASSES
-from fedmq.demo_plan import MODEL, TRAINING
 from fedmq.demo_sensors import CHANNELS, FEATURES, worn
 from fedmq.demo_signals import load_signals
+from fedmq.demo_task import WATCH
 from models import Pipeline
 from tests.boot.board import Board
 from tests.boot.federation import without_tables
@@ -154,11 +154,11 @@ def _agent_toml(enrolled: str, device: str) -> str:
 
 
 def _aggregator_toml(provisioned: str) -> str:
-    model = MODEL | {"inputs": Pipeline.from_data(FEATURES).inputs}
+    model = WATCH.model | {"inputs": Pipeline.from_data(FEATURES).inputs}
     tables = {
         "model": model,
         "features": FEATURES,
-        "training": TRAINING | {"batch_size": 4},
+        "training": WATCH.training | {"batch_size": 4},
         "schedule": {"goal": len(DEVICES)},
     }
     kept = without_tables(provisioned, {*tables, "participation"})

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from fedmq import embedded_broker
 from fedmq.__main__ import app
 from fedmq.audit import AggregatorBooks, audit
-from fedmq.baseline import Baseline
+from fedmq.baseline import Baseline, Score
+from fedmq.demo_task import WATCH
 from fedmq.outcome import Guarded, Outcome, as_values
 from fedmq.strangers import Knock, Strangers, Visitor
 from protocol.link import BrokerSettings
@@ -130,8 +131,8 @@ def test_a_run_is_good_only_when_all_strangers_were_refused() -> None:
     refused, let_in = Knock("a", refused=True, why=""), Knock("b", refused=False, why="was let in")
     books = AggregatorBooks(folded=(), counted_accepted=0, counted_folded=0, versions=(0, 1))
     outcome = Outcome(
-        baseline=Baseline(alone=(0.5,), central=0.8), verdict=audit([], books), aggregator=books, devices=1,
-        unseen_people=1, fleet_s=1.0, wall_s=1.0, broker="mosquitto",
+        task=WATCH, baseline=Baseline(alone=(Score(0.5),), central=Score(0.8)), verdict=audit([], books),
+        aggregator=books, devices=1, fleet_s=1.0, wall_s=1.0, broker="mosquitto",
     )  # fmt: skip
 
     def guarded(*knocks: Knock, strangers: int = 2, interrupted: bool = False) -> Outcome:

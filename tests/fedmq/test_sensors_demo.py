@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedmq.__main__ import MAX_WATCHES, app
+from fedmq.__main__ import app
+from fedmq.arguments import MAX_WATCHES
 from fedmq.baseline import measure
 from fedmq.demo_data import CLASSES, PEOPLE, UNSEEN_PEOPLE
-from fedmq.demo_plan import MODEL
 from fedmq.demo_sensors import CHANNELS, EVERY, FEATURES, PAUSE_S, as_samples, worn, worn_by
 from fedmq.demo_signals import RATE_HZ, Signal, load_signals
+from fedmq.demo_task import WATCH, Dealt
 from fedmq.foretold import Audience
 from fedmq.recording import read
 from models import Pipeline
@@ -61,7 +62,7 @@ def test_exercises_change_often_and_pauses_lie_between_bouts() -> None:
 
 
 def test_the_declared_features_fit_the_demos_model() -> None:
-    assert Pipeline.from_data(FEATURES).inputs == MODEL["inputs"]
+    assert Pipeline.from_data(FEATURES).inputs == WATCH.model["inputs"]
 
 
 def test_the_recordings_are_written_as_they_are_played(tmp_path: Path) -> None:
@@ -78,10 +79,10 @@ def test_the_recordings_are_written_as_they_are_played(tmp_path: Path) -> None:
 def test_a_federation_of_watches_is_worth_while() -> None:
     fleet = [as_samples(signals(), [person], f"watch-{person}") for person in PEOPLE]
 
-    baseline = measure(fleet, as_samples(signals(), UNSEEN_PEOPLE, "unseen"))
+    baseline = measure(WATCH, Dealt(fleet=fleet, unseen=as_samples(signals(), UNSEEN_PEOPLE, "unseen")))
 
-    assert baseline.central > baseline.alone_mean + 0.08
-    assert baseline.central > 0.84
+    assert baseline.central.right > baseline.alone_mean.right + 0.08
+    assert baseline.central.right > 0.84
 
 
 def test_predictions_are_judged_where_it_is_known_what_went_on(mosquitto: EmbeddedBroker, links: Links) -> None:
@@ -123,7 +124,12 @@ def test_devices_collect_learn_and_predict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["--secure"], "no certificates"), (["--devices", "8"], f"{MAX_WATCHES} people")]
+    ("arguments", "says"),
+    [
+        (["--secure"], "no certificates"),
+        (["--devices", "8"], f"{MAX_WATCHES} people"),
+        (["--task", "digits"], "only watch"),
+    ],
 )
 def test_what_the_watches_cannot_do_is_said(arguments: list[str], says: str) -> None:
     result = RUNNER.invoke(app, ["demo", "--sensors", *arguments])

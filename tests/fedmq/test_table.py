@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -18,7 +19,14 @@ CAPTION = Caption(
 )
 
 
-def busy_view(devices: int = 7) -> FleetView:
+PERSONAL: dict[str, Any] = {
+    "holdout_accuracy_global": 0.911,
+    "holdout_accuracy_personal": 0.981,
+    "holdout_accuracy_local": 1.0,
+}
+
+
+def busy_view(devices: int = 7, **figures: Any) -> FleetView:
     view = FleetView("demo")
     view.observe(AggregatorState(federation="demo", epoch="e" * 16, instance="x", status="online", version=1234), 0.0)
     for version in range(0, 1235, 10):
@@ -33,7 +41,7 @@ def busy_view(devices: int = 7) -> FleetView:
         view.observe(state, 0.0, device_id=name)
         metrics_of_device = DeviceMetrics(
             trainings=9, updates_accepted=1234, updates_stale=12, update_bytes=3678, bytes_sent=12_345_678,
-            training_s=12.3, num_examples=12_345, holdout_accuracy=0.934,
+            training_s=12.3, num_examples=12_345, holdout_accuracy=0.934, holdout_loss=0.123, **figures,
         )  # fmt: skip
         view.observe(metrics_of_device, 0.0, device_id=name)
     return view
@@ -46,9 +54,10 @@ def drawn(view: FleetView, width: int, height: int = 40, caption: Caption = CAPT
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 88, 92, 100, 110, 120, 126, 130, 140, 200])
-def test_nothing_is_cut_off_at_any_width(width: int) -> None:
-    text = drawn(busy_view(), width)
+@pytest.mark.parametrize("figures", [{}, PERSONAL])
+@pytest.mark.parametrize("width", [80, 88, 92, 98, 100, 104, 110, 120, 126, 130, 140, 200])
+def test_nothing_is_cut_off_at_any_width(width: int, figures: dict[str, Any]) -> None:
+    text = drawn(busy_view(**figures), width)
 
     assert "…" not in text
     assert all(cell_len(line) <= width for line in text.splitlines())
@@ -58,6 +67,31 @@ def test_nothing_is_cut_off_at_any_width(width: int) -> None:
     assert "watch-2 was killed" in text
     for state in STATES:
         assert state in text
+
+
+def test_where_devices_have_models_of_their_own_three_are_compared() -> None:
+    assert "own data" in drawn(busy_view(), 80)
+    text = drawn(busy_view(**PERSONAL), 80)
+
+    assert "own data" not in text
+    assert all(title in text for title in ("global", "personal", "alone"))
+    assert all(share in text for share in ("91.1 %", "98.1 %", "100.0 %"))
+
+
+def test_where_nothing_is_classified_losses_are_drawn_from_the_highest() -> None:
+    view = FleetView("demo")
+    for version, loss in enumerate((0.8, 0.4, 0.2)):
+        view.observe(AggregatorMetrics(version=version, loss=loss), 0.0)
+    view.observe(DeviceMetrics(trainings=1, num_examples=9, holdout_loss=0.25), 0.0, device_id="watch-1")
+
+    text = drawn(view, 80, caption=Caption(broker="b"))
+
+    assert "loss     0.2  first 0.8" in text
+    assert "own loss" in text
+    assert "0.25" in text
+    chart = [line for line in text.splitlines() if "█" in line]
+    assert [line.count("█") for line in chart] == [1, 1, 2, 3]
+    assert "loss 0.2" in plain_line(view.summary(), 1.0)
 
 
 def test_wide_terminals_show_more() -> None:
