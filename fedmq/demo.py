@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 FAILURES = (DemoDataError, FolderError, embedded_broker.BrokerError, ChildDiedError, BooksError)
 """What can go wrong and is no fault of ours; the messages are for the user."""
+SLOW_S = 120.0
+"""So much longer a fleet may take for its first version."""
 QUIET_S = 20.0
 """After chaos: for connections to come back and outboxes to drain. Ends as soon as they have."""
 CHAOS_FROM_S = 4.0
@@ -198,11 +200,11 @@ class Demo:
     def _play(self, stage: Stage, line: Timeline, lookout: Lookout) -> tuple[float, list[str]]:
         begun = time.monotonic()
         with self._display:
-            while (now_s := time.monotonic() - begun) < self._options.seconds and not self._interrupted():
-                stage.tick(line, now_s)
+            while (now_s := time.monotonic() - begun) < self._end_s(lookout) and not self._interrupted():
                 if now_s >= STRANGERS_AT * self._options.seconds:
                     lookout.let_strangers_knock()
-                lookout.look(now_s, stage.news(now_s))
+                late = "a busy machine: the first version is still to come" if now_s > self._options.seconds else ""
+                self._look_on(stage, line, lookout, begun, late or stage.news(now_s))
             fleet_s = time.monotonic() - begun
             stage.perform(line.last_words(), fleet_s)
             if not self._interrupted():
@@ -212,12 +214,19 @@ class Demo:
             stubborn = stage.end_agents() + stage.end_aggregator()
         return fleet_s, stubborn
 
+    def _end_s(self, lookout: Lookout) -> float:
+        """Return when the fleet stops: on a busy machine not before it has learned anything."""
+        first = 1 if self._options.task.statistics else 0  # a version that nobody has trained
+        return self._options.seconds + (0.0 if lookout.version > first else SLOW_S)
+
     def _calm_down(self, stage: Stage, line: Timeline, lookout: Lookout, begun: float) -> None:
         """Pause all devices and wait until no update is under way; whatever remains then is in the books anyway."""
         lookout.let_strangers_knock()
-        deadline = time.monotonic() + QUIET_S
+        asked = time.monotonic()
         if not self._options.task.labelled:  # before they pause: who does, answers nothing
-            while time.monotonic() < deadline and not lookout.errors_told() and not self._interrupted():
+            while not lookout.errors_told(enough=time.monotonic() > asked + QUIET_S) and not self._interrupted():
+                if time.monotonic() > asked + SLOW_S:
+                    break
                 self._look_on(stage, line, lookout, begun, "devices say how large their errors are ...")
         deadline = time.monotonic() + QUIET_S
         while time.monotonic() < deadline and not lookout.settled() and not self._interrupted():

@@ -111,14 +111,14 @@ def _ask_digits(dealt: Dealt) -> list[str]:
 
 def _ask_anomaly(dealt: Dealt) -> list[str]:
     return [
-        f"What is unusual? {len(dealt.fleet)} smartwatches learn, without any labels, what six shoulder",
-        "exercises look like; no recording leaves its watch. An arm that hangs loose and",
-        f"swings is what none of them has ever seen: it should stand out, with {len(UNSEEN_PEOPLE)} people of",
-        "whom none has data, and their exercises should not.",
+        f"What is unusual? {len(dealt.fleet)} smartwatches learn, without any labels, what six",
+        "shoulder exercises look like; no recording leaves its watch. An arm that hangs",
+        f"loose and swings is what none of them has ever seen: with {len(UNSEEN_PEOPLE)} people of whom none",
+        "has data it should stand out, and their exercises should not.",
     ]
 
 
-FITTED: dict[str, Any] = {"fine_tune_epochs": 5, "compare_local": True}
+FITTED: dict[str, Any] = {"fine_tune_epochs": 3, "compare_local": True}
 """Every device fits the version to its own data before it predicts, and also learns alone, to compare."""
 
 WATCH = Task(

@@ -82,8 +82,15 @@ class Lookout:
         if self._strangers is not None and not self._strangers.called:
             self._strangers.call()
 
-    def errors_told(self) -> bool:
+    @property
+    def version(self) -> int:
+        """The newest that was heard of."""
+        return self._watcher.view.summary().version or 0
+
+    def errors_told(self, *, enough: bool) -> bool:
         """Ask the fleet, once, how large its errors are; return whether everybody who is there has answered.
+
+        Of those who are there one is ``enough``, when it is time.
 
         To be called again and again: an aggregator that was killed is asked when it is back.
         """
@@ -94,7 +101,8 @@ class Lookout:
                 answered = registry.survey(self.survey).devices
         except (NotRunning, ControlFailed, StoreError, NotKept):
             return False
-        return answered >= sum(row.state not in AWAY for row in self._watcher.view.rows(time.monotonic()))
+        there = sum(row.state not in AWAY for row in self._watcher.view.rows(time.monotonic()))
+        return answered >= (1 if enough else max(1, there))
 
     def _look_at_strangers(self) -> None:
         for knock in self._strangers.poll() if self._strangers is not None else ():

@@ -60,9 +60,7 @@ class Ported:
     """Why there is none."""
 
 
-def port(  # noqa: PLR0917 - what is exported to where, and what it is judged by
-    registry: Registry, version: int, workshop: Workshop, dealt: Dealt, threshold: float | None
-) -> Ported:
+def port(registry: Registry, version: int, workshop: Workshop, dealt: Dealt, threshold: float | None) -> Ported:
     """Write both files into the workshop and ask a runtime, where there is one, about what nobody has.
 
     int8 is calibrated with the aggregator's examples, as the command ``export`` does unless told otherwise: they
@@ -72,9 +70,7 @@ def port(  # noqa: PLR0917 - what is exported to where, and what it is judged by
         return _port(registry, version, workshop, dealt, threshold)
 
 
-def _port(  # noqa: PLR0917 - as above
-    registry: Registry, version: int, workshop: Workshop, dealt: Dealt, threshold: float | None
-) -> Ported:
+def _port(registry: Registry, version: int, workshop: Workshop, dealt: Dealt, threshold: float | None) -> Ported:
     model = build(registry.spec())
     vector = vector_of(registry.parameters(version)).astype(np.float32)
     runtime, why_not = _runtime()

@@ -136,7 +136,7 @@ def test_an_alarm_is_an_error_above_the_threshold() -> None:
 
 def test_only_what_devices_are_given_is_labelled() -> None:
     assert [task.labelled for task in TASKS.values()] == [True, True, False]
-    assert WATCH.epochs == 2 * 2 + 5
+    assert WATCH.epochs == 2 * 2 + 3
     assert ANOMALY.epochs == 2
 
 
@@ -164,7 +164,7 @@ def test_digits_are_learned_compared_and_exported(tmp_path: Path) -> None:
 
     assert found["task"] == "digits"
     assert {"own_accuracy_global", "own_accuracy_personal", "own_accuracy_local"} <= set(found)
-    assert 0.0 < found["own_accuracy_personal"]["worst"] <= found["own_accuracy_personal"]["mean"] <= 1.0
+    assert 0.0 <= found["own_accuracy_personal"]["worst"] <= found["own_accuracy_personal"]["mean"] <= 1.0
     assert found["tflite"].startswith("ai-edge-litert")
     assert found["tflite_float32"]["difference"] < 1e-5
     assert (tmp_path / "kept" / "final.tflite").stat().st_size == found["tflite_float32"]["bytes"]
