@@ -141,6 +141,16 @@ class Pipeline:
         pairs = [f"{a} {b} correlation" for i, a in enumerate(every) for b in every[i + 1 :]]
         return (*single, *(pairs if self.correlation else ()))
 
+    def columns(self, count: int) -> tuple[str, ...]:
+        """Return what so many columns of statistics are, for people: inputs, or the channels of a raw window.
+
+        Nothing where it is neither.
+        """
+        every = (*self.channels, *self.magnitudes)
+        if self.raw and count == len(every):
+            return every
+        return self.names if count == len(self.names) else ()
+
     @cached_property
     def plan(self) -> list[tuple[Feature, NDArray[np.intp], NDArray[np.intp]]]:
         """Each feature once, with the channels that it is computed of, and the inputs that it gives."""

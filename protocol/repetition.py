@@ -19,7 +19,7 @@ QUIET_S = 1200.0
 between two attempts at anything, as it comes."""
 
 DISTINCT = 5
-"""So many lines that differ in numbers only are said at once: five devices are not one device five times."""
+"""So many lines that differ in numbers or details only are said at once: five devices are not one device five times."""
 
 MAX_KINDS = 256
 """Kinds of lines that are remembered; past that the one that was longest silent is forgotten."""
@@ -31,7 +31,8 @@ BUDGET_PER_H = 120.0
 FAULT_LINES_PER_H = DISTINCT + len(STEPS_S)
 """The most that one kind of fault that goes on makes in its first hour; later it is one."""
 
-_NUMBERS = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*")
+_NUMBERS = re.compile(r"[-+]?[0-9a-f]*[0-9][0-9a-f]*(?:[.,][0-9][0-9a-f]*)*(?:(?<=e)[-+][0-9]+)?|\b(?:nan|inf)\b")
+"""In every spelling: 12, -0.5, 1,234, 3e-07, digests, and what is no number any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Ended:
 
 @dataclass(slots=True)
 class _Kind:
-    """Lines that differ in numbers only."""
+    """Lines that differ in numbers, and in details, only."""
 
     level: int
     text: str = ""
@@ -132,7 +133,8 @@ class Repetition:
         return Verdict(said=True, more=more)
 
     def _kind(self, level: int, text: str) -> _Kind:
-        key = level, _NUMBERS.sub("#", text)
+        # Behind a semicolon stand details: one fault, whichever of them there are to tell.
+        key = level, _NUMBERS.sub("#", text.partition("; ")[0])
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind(level)

@@ -113,7 +113,7 @@ def _head(line: SurveyLine, created: float) -> dict[str, Any]:
 def _feature_names(terms: Mapping[str, Any] | None, columns: int) -> list[str]:
     """Return what the pipeline calls the columns, or their numbers."""
     try:
-        names = Pipeline.from_data(terms["features"]).names if terms and terms["features"] else ()
+        names = Pipeline.from_data(terms["features"]).columns(columns) if terms and terms["features"] else ()
     except FeaturesError:
         names = ()
-    return list(names) if len(names) == columns else [str(column) for column in range(columns)]
+    return list(names) or [str(column) for column in range(columns)]

@@ -175,6 +175,11 @@ class Registry:
         found: dict[str, Any] = json.loads(read_meta(self._db)["spec"])
         return found
 
+    def features(self) -> dict[str, Any]:
+        """Return how devices make the model's inputs of rows, as data; empty: they have ready examples."""
+        found: dict[str, Any] = json.loads(read_meta(self._db).get("features", "{}"))
+        return found
+
     def model(self, spec: Mapping[str, Any] | None = None) -> Model:
         """Return the model that a spec describes, the store's own without one.
 

@@ -48,7 +48,7 @@ def _statistics(found: Mapping[str, Any]) -> list[RenderableType]:
     # A short word for the deviation: nine columns are as many as 80 characters hold.
     table = _table("feature", *("std" if name == "deviation" else name for name in names), "missing")
     for feature in found["features"][:MAX_FEATURES]:
-        table.add_row(str(feature["feature"]), *(_number(feature[name]) for name in names), f"{feature['missing']:,}")
+        table.add_row(feature["name"], *(_number(feature[name]) for name in names), f"{feature['missing']:,}")
     parts: list[RenderableType] = [table]
     more = len(found["features"]) - MAX_FEATURES
     if more > 0:

@@ -9,7 +9,7 @@ import numpy as np
 
 from aggregator.adapters.registry import Registry
 from aggregator.records import Answer
-from models import Model
+from models import FeaturesError, Model, Pipeline
 from models.answering import classes_of, columns_of, metrics_from_data
 from models.statistics import FeatureStatistics
 
@@ -26,7 +26,9 @@ def survey_report(registry: Registry, survey: str) -> dict[str, Any]:
     data = registry.survey_total(line.id)
     found: dict[str, Any] = {"survey": msgspec.to_builtins(line), "versions": _versions(answers)}
     if line.kind == "statistics":
-        return found | _statistics(FeatureStatistics.from_data(data, columns_of(model), classes_of(model)))
+        columns = columns_of(model)
+        total = FeatureStatistics.from_data(data, columns, classes_of(model))
+        return found | _statistics(total, _names(registry.features(), columns))
     return found | _evaluation(model, data, answers)
 
 
@@ -37,7 +39,15 @@ def _versions(answers: list[Answer]) -> dict[str, int]:
     return counts
 
 
-def _statistics(total: FeatureStatistics) -> dict[str, Any]:
+def _names(features: dict[str, Any], columns: int) -> tuple[str, ...]:
+    """Return what the pipeline calls the columns; nothing where there is none."""
+    try:
+        return Pipeline.from_data(features).columns(columns) if features else ()
+    except FeaturesError:  # of another fedmq
+        return ()
+
+
+def _statistics(total: FeatureStatistics, names: tuple[str, ...]) -> dict[str, Any]:
     deviation = total.deviation
     features = []
     for column in range(len(total.present)):
@@ -46,6 +56,7 @@ def _statistics(total: FeatureStatistics) -> dict[str, Any]:
         features.append(
             {
                 "feature": column,
+                "name": names[column] if names else str(column),
                 "present": int(total.present[column]),
                 "missing": total.rows - int(total.present[column]),
                 "mean": float(total.mean[column]) if there else None,

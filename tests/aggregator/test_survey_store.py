@@ -108,9 +108,9 @@ def test_a_store_from_before_surveys_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     monkeypatch.setenv("COLUMNS", "80")
-    path = write_config(tmp_path)
+    path = write_config(tmp_path, more=getattr(request, "param", ""))
     prepared = prepare(path)
     model = prepared.model
     assert model.task == "classification"
@@ -178,6 +178,33 @@ def test_what_the_command_line_shows(config: Path, capsys: pytest.CaptureFixture
     assert found["devices"]["loss"]["worst"] == 2.0
     assert found["worst"] == {"accuracy": "press-00", "loss": "press-00"}
     assert found["versions"] == {"2": 6, "3": 5}
+
+
+FEATURES = """
+[features]
+channels = ["x", "y"]
+rate_hz = 10
+window = 5
+stride = 5
+max_gap_s = 1.0
+compute = ["mean", "deviation"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [("", ["0", "1", "2", "3"]), (FEATURES, ["x mean", "x deviation", "y mean", "y deviation"])],
+    indirect=["config"],
+)
+def test_features_are_called_as_the_pipeline_calls_them(
+    config: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+) -> None:
+    found = json.loads(run(config, capsys, "survey", "show", "11", "--json")[1])
+    assert [feature["name"] for feature in found["features"]] == names
+    assert [feature["feature"] for feature in found["features"]] == [0, 1, 2, 3]
+    _, out, _ = run(config, capsys, "survey", "show", "11")
+    assert all(any(line.startswith(f"{name} ") for line in out.splitlines()) for name in names)
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_what_the_command_line_refuses(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,3 +131,12 @@ def test_the_digest_is_that_of_the_meaning() -> None:
 def test_what_cannot_be_is_refused_with_key_found_and_allowed(spec: Any, message: str) -> None:
     with pytest.raises(FeaturesError, match=message):
         Pipeline.from_data(spec)
+
+
+def test_columns_of_statistics_have_names_where_they_are_inputs_or_channels() -> None:
+    raw = {"channels": ["x", "y"], "rate_hz": 10, "window": 3, "stride": 3, "max_gap_s": 1.0, "compute": "raw"}
+    pipeline = Pipeline.from_data(raw | {"magnitudes": {"size": ["x", "y"]}})
+    assert pipeline.columns(3) == ("x", "y", "size")
+    assert pipeline.columns(9) == pipeline.names
+    assert pipeline.columns(4) == ()
+    assert Pipeline.from_data(SMALLEST).columns(2) == ("t mean", "h mean")

@@ -55,6 +55,31 @@ def test_lines_that_differ_in_numbers_are_said_until_there_are_too_many() -> Non
     assert judge.note(logging.WARNING, "quarantine device=lathe", 1.0).said
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        ["3", "17", "1,234", "1,234,567", "0", "99"],
+        ["0.5", "2", "-0.25", "1e-07", "3.2e+16", "1.5e5", "nan", "inf"],
+        ["10.0.0.1", "10.0.0.17", "192.168.1.1", "127.0.0.1", "1.2.3.4", "5.6.7.8"],
+        ["3f9c", "0a", "deadbeef01", "1", "77", "c0ffee0"],
+    ],
+    ids=["counts", "figures", "addresses", "digests"],
+)
+def test_a_number_is_a_number_however_it_is_spelled(numbers: list[str]) -> None:
+    judge = repetition()
+    lines = [f"training failed reason=loss {number}: {number} examples of {number}" for number in numbers]
+    assert [judge.note(logging.WARNING, line, 1.0).said for line in lines].count(True) == DISTINCT
+
+
+def test_details_make_no_other_fault() -> None:
+    judge = repetition()
+    reason = "training failed reason=samples: {} windows to train on in {} rows, where min_examples is 20"
+    whys = ["", "; of the others 3 are held out", "; of the others 9 have no label yet, 3 are held out"]
+    lines = [reason.format(number, 5 * number) + whys[number % 3] for number in range(1, 19)]
+    assert [judge.note(logging.WARNING, line, 1.0).said for line in lines].count(True) == DISTINCT
+    assert judge.note(logging.WARNING, "training failed reason=samples: no row with 'x' has come yet", 1.0).said
+
+
 def test_what_ended_unsaid_is_said_once() -> None:
     judge = repetition()
     said(judge, [0.0, 1.0, 2.0])
