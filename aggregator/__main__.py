@@ -185,7 +185,9 @@ def export(  # noqa: PLR0917 - an option each
     from aggregator.adapters import exporting  # noqa: PLC0415 - see above
 
     settings = load(config, AggregatorSettings)
-    examples = Path(settings.evaluation.path) if settings.evaluation.path else None
+    backbone = settings.backbone.path
+    # Behind a backbone those are samples, and the model takes embeddings.
+    examples = Path(settings.evaluation.path) if settings.evaluation.path and not backbone else None
     wish = exporting.Wish(version=version, to=to, int8=int8, calibration=calibration)
     state_dir = Path(settings.aggregator.state_dir)
     with open_registry(state_dir) as registry:
@@ -194,6 +196,8 @@ def export(  # noqa: PLR0917 - an option each
         _print_json(done)
     else:
         typer.echo(f"wrote version {version} to {to}: {tables.export_text(done)}")
+        if backbone:
+            typer.echo(f"this is the model alone: it takes what {backbone} makes of a sample")
 
 
 @app.command()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from device_agent.records import DurableState, OutboxRow
-    from protocol.messages import DeltaRef, Manifest
+    from protocol.messages import BlobRef, DeltaRef, Manifest
     from protocol.status import DeviceMetrics
     from protocol.surveys import Survey
 
@@ -105,6 +105,24 @@ class DropModel(Struct, frozen=True, kw_only=True):
     """Delete the cached model."""
 
 
+class SeekBackbone(Struct, frozen=True, kw_only=True):
+    """Look what is on the disk of this backbone, and remove all others. Answer, at once: ``BackboneFound``."""
+
+    blob: BlobRef
+
+
+class KeepChunk(Struct, frozen=True, kw_only=True):
+    """Append a chunk to the backbone's file; the last one makes it whole. Answer, at once: ``BackboneFound``."""
+
+    blob: BlobRef
+    index: int
+    data: bytes
+
+
+class DropBackbone(Struct, frozen=True, kw_only=True):
+    """Delete whatever is on the disk of any backbone."""
+
+
 class Train(Struct, frozen=True, kw_only=True):
     """Train the cached model. Answer, later: ``TrainingDone``, ``TaskStopped`` or ``TaskFailed``.
 
@@ -189,6 +207,9 @@ Command: TypeAlias = (
     | KeepAnnouncement
     | PatchModel
     | DropModel
+    | SeekBackbone
+    | KeepChunk
+    | DropBackbone
     | Train
     | Evaluate
     | Answer

@@ -86,6 +86,7 @@ class DeviceCore:
             ev.ModelCached: lambda event, _now: self._down.cached(event),
             ev.CacheFailed: self._down.cache_failed,
             ev.PatchFailed: self._down.patch_failed,
+            ev.BackboneFound: self._parts.frozen.found,
             ev.TrainingDone: self._working.training_done,
             ev.EvaluationDone: self._working.evaluation_done,
             ev.SurveyAnswered: self._working.survey_answered,
@@ -138,7 +139,13 @@ class DeviceCore:
         parts = self._parts
         found = [parts.ledger.deadline, self._look_by, self._working.deadline(linked=self._linked)]
         if self._linked:
-            found += [parts.fetch.deadline, self._down.reread_at, parts.report.deadline, *parts.announce.deadlines]
+            found += [
+                parts.fetch.deadline,
+                parts.frozen.deadline,
+                self._down.reread_at,
+                parts.report.deadline,
+                *parts.announce.deadlines,
+            ]
             if self._awake_until is not None and now < self._awake_until:
                 found.append(self._awake_until)
         return min((moment for moment in found if moment is not None), default=None)
@@ -150,7 +157,9 @@ class DeviceCore:
         if self._settings.data.watch_s > 0:
             self._look_at = now + self._settings.data.watch_s
         self._parts.desk.expect_news(now)
-        return [*self._parts.trust.begin(), *self._connect()]
+        held = self._parts.desk.held
+        there = self._parts.frozen.follow(held, now) if held is not None and held.backbone else []
+        return [*self._parts.trust.begin(), *there, *self._connect()]
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> list[Command]:
         self._phase = advance(PHASE, self._phase, PhaseStep.STOP)
@@ -225,7 +234,7 @@ class DeviceCore:
         parts = self._parts
         commands: list[Command] = [*parts.ledger.due(now), *self._look(now)]
         if self._linked:
-            commands += self._down.due(now)
+            commands += [*self._down.due(now), *parts.frozen.due(now)]
         commands += self._working.due(now, linked=self._linked)
         commands += parts.report.due(now)
         if not self._linked:
@@ -271,6 +280,7 @@ class DeviceCore:
             return False
         parts = self._parts
         fetching = parts.fetch.target is not None and not parts.fetch.stalled
+        fetching = fetching or (parts.frozen.fetching and not parts.frozen.stalled)
         reporting = parts.report.busy or self._up.writing
         working = parts.desk.work is not Work.IDLE or self._working.asking
         return not working and not fetching and not reporting and parts.desk.settled
@@ -309,11 +319,12 @@ class DeviceCore:
         name = work_name(
             self._phase,
             parts.desk.work,
-            fetching=parts.fetch.target is not None,
+            fetching=parts.fetch.target is not None or parts.frozen.fetching,
             reporting=self._up.writing or bool(parts.report.entries),
         )
         paused = "paused by command" if parts.ledger.state.paused else ""
-        why = reason or parts.trust.reason or parts.desk.reason or self._working.reason or self._down.reason or paused
+        why = reason or parts.trust.reason or parts.desk.reason or parts.frozen.reason
+        why = why or self._working.reason or self._down.reason or paused
         why = "; ".join(text for text in (why, self._senses.reason) if text)
         held = parts.desk.held
         return DeviceState(

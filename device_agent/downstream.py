@@ -69,12 +69,14 @@ class Downstream:
     def link_up(self, now: float) -> None:
         """Expect the retained manifest."""
         self._parts.fetch.link_up(now)
+        self._parts.frozen.link_up(now)
         self._heard(now)
         self._parts.desk.expect_news(now)
 
     def link_down(self) -> None:
         """Wait for nothing."""
         self._parts.fetch.link_down()
+        self._parts.frozen.link_down()
         self._deaf = False
         self.reread_at = None
         self._parts.desk.settle()
@@ -94,10 +96,13 @@ class Downstream:
         elif known is not None and manifest.version < known.version:
             return [Log(level="debug", message="older manifest ignored", fields={"version": manifest.version})]
         commands += self._upstream.void_other_epochs(manifest.epoch)
+        commands += parts.frozen.follow(manifest, now)
         return commands + self._follow(manifest, now, retained=retained)
 
     def chunk(self, chunk: Chunk, now: float) -> list[Command]:
         """Take in a chunk; raise ``ProtocolError`` when it is wrong and the whole model's."""
+        if frozen := self._parts.frozen.chunk(chunk.digest, chunk.index, chunk.data, now):
+            return frozen
         try:
             commands = self._parts.fetch.chunk(chunk.digest, chunk.index, chunk.data, now)
         except ProtocolError as exc:

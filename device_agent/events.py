@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from device_agent.policy import Readings
     from protocol.surveys import Survey
 
-Fault: TypeAlias = Literal["data", "model", "cache", "internal"]
-"""Where a failure lies: local samples, what the manifest says, the model file on disk, or elsewhere."""
+Fault: TypeAlias = Literal["data", "model", "cache", "backbone", "internal"]
+"""Where a failure lies: local samples, what the manifest says, the model file on disk, the backbone's, or elsewhere."""
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -74,6 +74,20 @@ class PatchFailed(Struct, frozen=True, kw_only=True):
     """Answer to ``PatchModel``: what is cached and the step do not make the model; the cache is untouched."""
 
     reason: str
+
+
+class BackboneFound(Struct, frozen=True, kw_only=True):
+    """Answer to ``SeekBackbone`` and ``KeepChunk``: what is on the disk."""
+
+    digest: str
+    chunks: int = 0
+    """From the first one, without a gap."""
+    complete: bool = False
+    """All of it, and its digest was right when it became so."""
+    reason: str = ""
+    """Why it is not, other than that chunks have yet to come."""
+    spoiled: bool = False
+    """What had come was wrong, and is gone: begin again."""
 
 
 class TrainingDone(Struct, frozen=True, kw_only=True):
@@ -185,6 +199,7 @@ Event: TypeAlias = (
     | ModelCached
     | CacheFailed
     | PatchFailed
+    | BackboneFound
     | TrainingDone
     | EvaluationDone
     | SurveyAnswered

@@ -35,6 +35,8 @@ class Origin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Newest row of the sample store among them; None: they come from a file."""
     personal: str = ""
     """Digest of what is the device's own among the parameters that it begins with, and of how they are trained."""
+    backbone: str = ""
+    """Digest of the frozen network that made examples of samples; empty: there is none."""
     software: str
     """Whose arithmetic and shuffling it is."""
 
@@ -59,7 +61,7 @@ class Kept(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return 4 * sum(self.arrays.values())
 
 
-def why_not(kept: Origin, wanted: Origin) -> str:
+def why_not(kept: Origin, wanted: Origin) -> str:  # noqa: PLR0911 - one return for each reason
     """Return why a training of one origin cannot go on as one of another; empty when they are the same."""
     if (kept.federation, kept.device, kept.incarnation) != (wanted.federation, wanted.device, wanted.incarnation):
         return "it is another device's, or of another outbox"
@@ -69,9 +71,11 @@ def why_not(kept: Origin, wanted: Origin) -> str:
         return "that training is done"
     if (kept.model, kept.plan, kept.seed) != (wanted.model, wanted.plan, wanted.seed):
         return "model, training plan or seed are others now"
-    if (kept.samples, kept.upto, kept.personal) != (wanted.samples, wanted.upto, wanted.personal):
+    if kept.backbone != wanted.backbone or kept.personal != wanted.personal:
         same = kept.personal == wanted.personal
-        return "the samples changed" if same else "the parameters of the device's own are others now"
+        return "the backbone is another one now" if same else "the parameters of the device's own are others now"
+    if (kept.samples, kept.upto) != (wanted.samples, wanted.upto):
+        return "the samples changed"
     return "" if kept == wanted else f"it was made with {kept.software}, and this is {wanted.software}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.announcing import Announcer
 from device_agent.fetching import Fetcher
+from device_agent.frozen import Frozen
 from device_agent.ledger import Ledger
 from device_agent.reporting import Reporter
 from device_agent.training import Desk
@@ -32,6 +33,7 @@ class Parts:
     trust: Trust
     desk: Desk
     fetch: Fetcher
+    frozen: Frozen
     report: Reporter
     announce: Announcer
     warden: Warden
@@ -64,6 +66,7 @@ def parts_for(
         # A model from before keys were pinned was believed without a reason.
         desk=Desk(device.id, None if trust.knows_nothing else restored.model, rng),
         fetch=Fetcher(topics, rng, first_wait_s=outbox.receipt_timeout_s, max_wait_s=outbox.resend_max_s),
+        frozen=Frozen(topics, settings, rng),
         report=Reporter(
             outbox,
             (device.federation, device.id, restored.incarnation),

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from device_agent import commands as do
 from device_agent import events as ev
+from device_agent.adapters.backbone_files import BackboneFiles
 from device_agent.adapters.model_cache import CacheError, ModelCache
 from device_agent.adapters.process import rss_bytes
 from device_agent.adapters.readings import Sensors
@@ -53,6 +54,13 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 TASKS = {do.Train: "training", do.Evaluate: "evaluating", do.Answer: "answering a survey"}
 
 
+def news_for_predictions(event: ev.Event) -> bool:
+    """Return whether what predictions are made by may be something else now."""
+    return isinstance(event, ev.ModelCached | ev.TrainingDone) or (
+        isinstance(event, ev.BackboneFound) and event.complete
+    )
+
+
 class Service:
     """Owns store, cache, trainer and link, and runs the core until it says ``Exit``."""
 
@@ -63,6 +71,7 @@ class Service:
         state_dir = Path(settings.device.state_dir)
         self._store = Store(state_dir, settings.device.id, settings.device.federation)
         self._cache = ModelCache(state_dir)
+        self._backbone = BackboneFiles(state_dir)
         # A SimpleQueue may be put to from a signal handler, whatever the interrupted thread was doing.
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
@@ -89,6 +98,9 @@ class Service:
             do.PatchModel: self._patch_model,
             do.KeepAnnouncement: self._keep_announcement,
             do.DropModel: self._drop_model,
+            do.SeekBackbone: lambda command: self._backbone.seek(command.blob),
+            do.KeepChunk: lambda command: self._backbone.keep(command.blob, command.index, command.data),
+            do.DropBackbone: lambda _command: self._backbone.drop(),
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
             do.Answer: self._start_task,
@@ -184,7 +196,7 @@ class Service:
             event = waiting.popleft()
             commands = self._core.handle(event, time.monotonic())
             # With a training, the scale of this device's inputs may have become another one.
-            if self._foreteller is not None and isinstance(event, ev.ModelCached | ev.TrainingDone):
+            if self._foreteller is not None and news_for_predictions(event):
                 self._foreteller.model_changed()
             news = news or bool(commands)
             for command in commands:
@@ -260,7 +272,11 @@ class Service:
         self._clock.witness()
         if self._link is not None:
             metrics = replace(
-                command.metrics, rss_bytes=rss_bytes(), training_share=self._trainer.share, **self._sample_figures()
+                command.metrics,
+                rss_bytes=rss_bytes(),
+                training_share=self._trainer.share,
+                **self._trainer.figures(),
+                **self._sample_figures(),
             )
             self._link.publish(command.topic, encode_status(metrics), qos=0)
 

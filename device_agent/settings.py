@@ -64,6 +64,15 @@ class TrainingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What checkpoints may write a day; 0: anything."""
 
 
+class BackboneSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a frozen network before the model may take here, where the federation has one."""
+
+    max_bytes: Annotated[int, Meta(ge=0, le=MAX_UPDATE_BYTES)] = 64 * 1024 * 1024
+    """Of the file; a larger one is not fetched."""
+    cache_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024 * 1024
+    """Of embeddings that are kept; 0: none, they are computed again after each start."""
+
+
 class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of the outbox, and how persistently updates are sent."""
 
@@ -136,6 +145,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     predictions: PredictionSettings = PredictionSettings()
     broker: BrokerSettings = BrokerSettings()
     training: TrainingSettings = TrainingSettings()
+    backbone: BackboneSettings = BackboneSettings()
     outbox: OutboxSettings = OutboxSettings()
     sleep: SleepSettings = SleepSettings()
     metrics: MetricsSettings = MetricsSettings()

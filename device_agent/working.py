@@ -143,6 +143,9 @@ class Working:
         told = Log(level=level, message="training failed", fields={"reason": event.reason})
         self._parts.desk.failed(event.reason, now)
         self._parts.announce.news(now)
+        held = self._parts.desk.held
+        if event.fault == "backbone" and held is not None and self._parts.frozen.serves(held):
+            return [told, *self._parts.frozen.spoiled(held, now)]
         if event.fault != "cache":
             return [told]
         return [told, *self._down.drop_model(), *(self._down.start_over(now) if linked else [])]
@@ -163,7 +166,8 @@ class Working:
         fetching = self._parts.fetch.target is not None and not self._parts.fetch.stalled
         # Offline, training goes on and the outbox bounds it; online, something better is about to come.
         waiting = ((fetching or self._parts.report.put_off) and linked) or self._up.writing
-        return not waiting and self._parts.ledger.permits(self._parts.desk.held)
+        held = self._parts.desk.held
+        return not waiting and self._parts.frozen.serves(held) and self._parts.ledger.permits(held)
 
     def _seen(self) -> int | None:
         """Return how many rows the last training had; another epoch's model has seen none of them."""

@@ -163,6 +163,10 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     holdout_loss_before: float | None = None
     holdout_loss: float | None = None
     reconnects: Figure = 0
+    embeddings_computed: Figure = 0
+    """Samples that went through the backbone since the process started, for training and measuring."""
+    embeddings_reused: Figure = 0
+    """Those that were found in the device's cache instead."""
     samples: Figure = 0
     """Rows in the sample store, of devices with sources."""
     samples_taken: Figure = 0

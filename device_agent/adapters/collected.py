@@ -17,7 +17,7 @@ from msgspec import Struct
 from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.leaving import asking, never, until
 from device_agent.sensing.adapters.reading import Extent, SamplesError, read
-from models import DataError, Dataset, Model, Pipeline, Standardization
+from models import DataError, Dataset, Pipeline, Standardization
 from models.pieces import Between, go_on
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from device_agent.settings import AgentSettings
     from models import Windows
+    from models.data import Shaped
 
 CONSTANTS_NAME = "standardization.json"
 BLOCK_WINDOWS = 5
@@ -54,7 +55,7 @@ class Constants(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def collect(  # noqa: PLR0917 - what is wanted, of which rows
     settings: AgentSettings,
     pipeline: Pipeline,
-    model: Model,
+    model: Shaped,
     extent: Extent,
     upto: int | None,
     stopped: Callable[[], bool] = never,
@@ -129,7 +130,7 @@ def _check_channels(settings: AgentSettings, pipeline: Pipeline) -> None:
 
 def _split(  # noqa: PLR0917 - what is split, for whom, and how
     settings: AgentSettings,
-    model: Model,
+    model: Shaped,
     pipeline: Pipeline,
     windows: Windows,
     read_rows: tuple[int, int],

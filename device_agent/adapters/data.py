@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 import numpy as np
 
 from device_agent.adapters.leaving import asking, never, until
-from models import DataError, Dataset, Model
+from models import DataError, Dataset
 from models.pieces import Between, pieces_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from device_agent.settings import DataSettings
+    from models.data import Shaped
 
 MAX_ROWS = 10_000_000
 
@@ -43,7 +44,7 @@ class Samples:
     """Newest row of the sample store among them, so that the same can be read again; None: they come from a file."""
 
 
-def load_samples(path: Path, settings: DataSettings, model: Model, stopped: Callable[[], bool] = never) -> Samples:
+def load_samples(path: Path, settings: DataSettings, model: Shaped, stopped: Callable[[], bool] = never) -> Samples:
     """Read and check the file, and split it; raise ``DataFileError``, or ``TaskLeftError`` when it is ``stopped``.
 
     That is asked between bounded pieces, whatever the size of the file. Labels may be missing where none are needed.

@@ -18,6 +18,7 @@ from models.pieces import pieces_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from device_agent.adapters.embedding import Through
     from device_agent.sensing.adapters.reading import Extent
     from device_agent.settings import AgentSettings
     from models import Dataset, Model, Pipeline
@@ -39,25 +40,30 @@ class Supply:
         pipeline: Pipeline | None,
         upto: int | None = None,
         stopped: Callable[[], bool] = never,
+        through: Through | None = None,
     ) -> Samples:
         """Return what is there now, for a task that begins; raise ``DataFileError``.
 
+        ``through``: the backbone that makes the model's examples of samples; raises ``BackboneError``.
         ``upto``: with sources, only rows up to this number. ``stopped`` is asked along the way: ``TaskLeftError``.
         """
         extent = self._extent(pipeline) if self._settings.sources else None
         path = Path(self._settings.data.path)
         seen = fingerprint(path) if extent is None else (extent, extent.newest if upto is None else upto)
         described = None if pipeline is None else pipeline.to_data()
-        wanted = (seen, model.layout.digest, model.task, described)
+        wanted = (seen, model.layout.digest, model.task, described, through.digest if through else "")
         if self._samples is None or self._of != wanted:
             # The old ones go first: both at once may be more than the board has.
             self._samples = None
+            form = model if through is None else through.form(model)
             if extent is None or pipeline is None:
-                samples = load_samples(path, self._settings.data, model, stopped)
+                samples = load_samples(path, self._settings.data, form, stopped)
             else:
                 from device_agent.adapters.collected import collect  # noqa: PLC0415 - for boards that have sources
 
-                samples = collect(self._settings, pipeline, model, extent, upto, stopped)
+                samples = collect(self._settings, pipeline, form, extent, upto, stopped)
+            if through is not None:
+                samples = through.embedded(samples, model, stopped)
             self.digest = _digest(samples.train, stopped)
             self._samples, self._of = samples, wanted
         return self._samples

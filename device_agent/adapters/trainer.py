@@ -57,6 +57,13 @@ class Trainer:
         sitting = None if self._bench is None else self._bench.sitting
         return None if sitting is None else sitting.share
 
+    def figures(self) -> dict[str, int]:
+        """Return how many embeddings were computed, and how many were found in the cache, since the process began."""
+        if self._bench is None:
+            return {}
+        embedder = self._bench.embedder
+        return {"embeddings_computed": embedder.computed, "embeddings_reused": embedder.reused}
+
     def start(self, task: Task, file: BinaryIO) -> None:
         """Begin a task on the model in this open file, which is closed afterwards. One task at a time."""
         self._stop.clear()

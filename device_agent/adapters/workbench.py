@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples
+from device_agent.adapters.embedding import BackboneError, Embedder, samples_for
 from device_agent.adapters.leaving import TaskLeftError, never
 from device_agent.adapters.measuring import compared, measured
 from device_agent.adapters.model_cache import CacheError, read_model
@@ -101,6 +102,7 @@ class Workbench:
         self.sitting: Sitting | None = None
         """The training under way."""
         self._supply = Supply(settings)
+        self.embedder = Embedder(settings)
         self._model: Model | None = None
         self._model_of: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._pipeline: Pipeline | None = None
@@ -126,7 +128,7 @@ class Workbench:
         """Measure the model in the file on the holdout."""
         try:
             model, parameters = self._read(task.manifest, file)
-            holdout = self._samples(model, word).holdout
+            holdout = self._samples(task.manifest, model, word).holdout
             if holdout is None:
                 raise _TaskError("there are no held-out samples to evaluate on", "data")  # noqa: TRY301 - as the rest
             start = self._personal.begin(task.manifest, model, parameters)
@@ -143,7 +145,7 @@ class Workbench:
         """Find out what a survey asks."""
         try:
             model, parameters = self._read(task.manifest, file)
-            samples = self._samples(model, word)
+            samples = self._samples(task.manifest, model, word)
             start = self._personal.begin(task.manifest, model, parameters)
             content = content_of(task.survey, model, start.parameters, samples, word.stopped)
         except TaskLeftError:
@@ -164,7 +166,7 @@ class Workbench:
         if start.why_cold:
             self._note(task, "private parameters cannot be used, they begin as a new device's", start.why_cold)
         plan = start.personal.plan_of(_plan(manifest))
-        samples = self._samples(model, word, self._keeper.upto(manifest.epoch, manifest.version))
+        samples = self._samples(manifest, model, word, self._keeper.upto(manifest.epoch, manifest.version))
         before = measured(model, start.parameters, samples.holdout, word.stopped)
         training, rng, elapsed_s = self._begin(task, model, start, plan)
         planned = plan.steps(len(samples.train))
@@ -285,6 +287,7 @@ class Workbench:
             samples=self._supply.digest,
             upto=self._supply.held.upto,
             personal=start.digest,
+            backbone=manifest.backbone.blob.digest if manifest.backbone else "",
             software=SOFTWARE,
         )
 
@@ -322,11 +325,14 @@ class Workbench:
             raise _TaskError("the model spec leads to another layout than the manifest names", "model")
         return self._model
 
-    def _samples(self, model: Model, word: Word, upto: int | None = None) -> Samples:
+    def _samples(self, manifest: Manifest, model: Model, word: Word, upto: int | None = None) -> Samples:
         try:
-            return self._supply.begin(model, self._pipeline, upto, word.stopped)
+            through = self.embedder.through(manifest.backbone) if manifest.backbone else None
+            return self._supply.begin(model, self._pipeline, upto, word.stopped, through)
         except DataFileError as exc:
             raise _TaskError(str(exc), "data") from exc
+        except BackboneError as exc:
+            raise _TaskError(str(exc), "backbone" if exc.damaged else "model") from exc
 
     def _rng(self, manifest: Manifest, contribution: int, *stream: int) -> np.random.Generator:
         device = zlib.crc32(self._settings.device.id.encode())
@@ -342,7 +348,7 @@ def _pipeline(manifest: Manifest, model: Model) -> Pipeline | None:
         return None
     from models import Pipeline  # noqa: PLC0415 - half a megabyte, for federations that make examples of rows
 
-    return Pipeline.for_model(manifest.features, model)
+    return Pipeline.for_model(manifest.features, samples_for(model, manifest.backbone))
 
 
 def _plan(manifest: Manifest) -> TrainingPlan:

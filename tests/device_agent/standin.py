@@ -101,6 +101,8 @@ class Standin:
             blob=blob_of(data, "f32", chunk_bytes),
             training=fields.pop("training", {"epochs": 2, "batch_size": 16}),
             features=fields.pop("features", {}),
+            personal=fields.pop("personal", {}),
+            backbone=fields.pop("backbone", None),
             participation=Participation(**({"codec": "f32"} | fields)),
         )
         pieces = split(data, chunk_bytes)

@@ -12,6 +12,7 @@ from device_agent import commands as do
 from device_agent.records import Trusted
 from device_agent.trust import trusted_at_start
 from protocol.messages import (
+    BackboneRef,
     DeltaRef,
     DeviceCommand,
     Manifest,
@@ -21,6 +22,7 @@ from protocol.messages import (
 )
 from protocol.signing import Signer
 from protocol.surveys import Survey
+from protocol.thresholds import Threshold
 from tests.device_agent.harness import TOPICS, Driver, manifest
 from tests.device_agent.secure import (
     FIRST,
@@ -68,6 +70,8 @@ ALTERED: dict[str, Any] = {
     "training": {"epochs": 9},
     "features": {"channels": ["x"]},
     "personal": {"private": ["head.*"]},
+    "backbone": BackboneRef(blob=manifest(3).blob, inputs=9, outputs=4),
+    "anomaly": Threshold(error=1.0, quantile=0.5, version=1),
     "trains": False,
     "surveys": [Survey(id="a" * 16, kind="statistics")],
     "participation": Participation(codec="f32", sampling_fraction=0.5),

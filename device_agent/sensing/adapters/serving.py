@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from device_agent.adapters.collected import CONSTANTS_NAME, kept_constants
+from device_agent.adapters.embedding import BackboneError, load_network, samples_for
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import personal_parameters
 from device_agent.adapters.predicting import ServingPredictor
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from device_agent.sensing.recent import Recent
     from models import Model, Standardization
     from models.parameters import FloatArray
-    from protocol.messages import Manifest
+    from models.tflite.backbone import Backbone
+    from protocol.messages import BackboneRef, Manifest
     from protocol.thresholds import Threshold
 
 FILE_NAME = "model.tflite"
@@ -63,6 +65,7 @@ class Served:
     _parameters: FloatArray
     _standardization: Standardization | None
     _predictor: Predictor
+    _backbone: Backbone | None = None
 
     def ask(self, recent: Recent) -> Answer | None:
         """Return what the model says of the newest window; None when that one is dropped, as it is in training."""
@@ -72,6 +75,8 @@ class Served:
         x = found.x
         if self._standardization is not None:
             self._standardization.apply(x)
+        if self._backbone is not None:
+            x = self._backbone.embed(x)
         output = self._model.errors(self._parameters, x) if self.what == "error" else self._predictor.predict(x)[0]
         return Answer(output=output.tolist(), ends=float(found.ends[0]))
 
@@ -86,6 +91,7 @@ class Exchange:
         self._tflite = tflite
         self._serving: ServingPredictor | None = None
         self._spec: dict[str, Any] = {}
+        self._backbone: Backbone | None = None
 
     def newest(self) -> Served | None:
         """Return the newest version, ready to be asked; None when there is no model. Raise ``ServingError``."""
@@ -101,6 +107,7 @@ class Exchange:
             parameters = personal_parameters(self._state_dir, manifest, model, np.array(decoded, np.float32))
         except (SpecError, FeaturesError, PlanError, ProtocolError) as exc:
             raise ServingError(f"version {manifest.version}: {exc}") from exc
+        self._backbone = self._network(manifest.backbone)
         predictor = self._predictor(manifest, model, parameters)
         return Served(
             version=manifest.version,
@@ -113,7 +120,17 @@ class Exchange:
             _parameters=parameters,
             _standardization=_constants(self._state_dir, pipeline),
             _predictor=predictor,
+            _backbone=self._backbone,
         )
+
+    def _network(self, ref: BackboneRef | None) -> Backbone | None:
+        """Return the backbone in a runtime, another one than the trainer's; None where the federation has none."""
+        if ref is None or (self._backbone is not None and self._backbone.spec.digest == ref.blob.digest):
+            return None if ref is None else self._backbone
+        try:
+            return load_network(self._state_dir, ref)
+        except BackboneError as exc:
+            raise ServingError(str(exc)) from exc
 
     def _predictor(self, manifest: Manifest, model: Model, parameters: FloatArray) -> Predictor:
         if self._serving is None or manifest.model != self._spec:
@@ -127,8 +144,8 @@ def _pipeline(manifest: Manifest, model: Model) -> Pipeline:
     if not manifest.features:
         raise ServingError("the aggregator declares no [features]: nobody says how rows become inputs")
     pipeline = Pipeline.from_data(manifest.features)
-    if pipeline.inputs != model.inputs:
-        raise ServingError(f"the features are {pipeline.inputs} inputs, the model takes {model.inputs}")
+    if pipeline.inputs != (wanted := samples_for(model, manifest.backbone).inputs):
+        raise ServingError(f"the features are {pipeline.inputs} inputs, the model takes {wanted}")
     return pipeline
 
 

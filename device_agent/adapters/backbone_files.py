@@ -1,0 +1,107 @@
+"""The backbone's file in the state directory: named by its digest, written chunk by chunk, whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from device_agent.events import BackboneFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from protocol.messages import BlobRef
+
+FOLDER = "backbone"
+SPARE_BYTES = 8 * 1024 * 1024
+"""Room that is left on the disk beside it."""
+
+_BLOCK = 1024 * 1024
+_RUNTIMES = ("ai_edge_litert", "tflite_runtime")
+NO_RUNTIME = (
+    "this federation's model stands behind a backbone, and no TFLite runtime is installed to run it: "
+    "pip install 'fedmq[tflite]', and start the agent again"
+)
+
+
+def backbone_path(state_dir: Path, digest: str) -> Path:
+    """Return where the backbone with this SHA-256 lies when it is there."""
+    return state_dir / FOLDER / f"{digest}.tflite"
+
+
+class BackboneFiles:
+    """The folder ``backbone``: at most one file, or the beginning of one. One thread uses it."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._folder = state_dir / FOLDER
+
+    def seek(self, blob: BlobRef) -> BackboneFound:
+        """Remove all others, and return what is there of this one, or why it cannot be used here."""
+        whole, part = self._paths(blob)
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            for path in self._folder.iterdir():
+                if path not in (whole, part):
+                    path.unlink(missing_ok=True)
+            if not any(map(find_spec, _RUNTIMES)):
+                return BackboneFound(digest=blob.digest, reason=NO_RUNTIME)
+            if whole.exists() and whole.stat().st_size == blob.total_bytes:
+                return BackboneFound(digest=blob.digest, chunks=blob.chunk_count, complete=True)
+            whole.unlink(missing_ok=True)
+            have = part.stat().st_size if part.exists() else 0
+            chunks = min(have // blob.chunk_bytes, blob.chunk_count - 1)
+            if have:
+                # What a kill left of a chunk is not the whole of it.
+                os.truncate(part, chunks * blob.chunk_bytes)
+            missing, free = blob.total_bytes - chunks * blob.chunk_bytes, shutil.disk_usage(self._folder).free
+        except OSError as exc:
+            return BackboneFound(digest=blob.digest, reason=f"the backbone cannot be kept: {exc.strerror or exc}")
+        if free < missing + SPARE_BYTES:
+            text = f"the backbone takes {missing:,} bytes more on the disk, and {free:,} are free"
+            return BackboneFound(digest=blob.digest, reason=text)
+        return BackboneFound(digest=blob.digest, chunks=chunks)
+
+    def keep(self, blob: BlobRef, index: int, data: bytes) -> BackboneFound:
+        """Append a chunk; with the last one, check the digest, and give the file its name."""
+        whole, part = self._paths(blob)
+        try:
+            with part.open("ab") as file:
+                if file.tell() != index * blob.chunk_bytes:
+                    return self._spoiled(blob, f"chunk {index} does not follow {file.tell()} bytes")
+                file.write(data)
+                if index + 1 < blob.chunk_count:
+                    return BackboneFound(digest=blob.digest, chunks=index + 1)
+                file.flush()
+                os.fsync(file.fileno())
+            if _digest_of(part) != blob.digest:
+                return self._spoiled(blob, "its chunks do not have the digest that was announced")
+            part.replace(whole)
+        except OSError as exc:
+            return BackboneFound(digest=blob.digest, reason=f"the backbone cannot be kept: {exc.strerror or exc}")
+        return BackboneFound(digest=blob.digest, chunks=blob.chunk_count, complete=True)
+
+    def drop(self) -> None:
+        """Remove whatever is there."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _spoiled(self, blob: BlobRef, reason: str) -> BackboneFound:
+        with contextlib.suppress(OSError):
+            self._paths(blob)[1].unlink(missing_ok=True)
+        return BackboneFound(digest=blob.digest, reason=reason, spoiled=True)
+
+    def _paths(self, blob: BlobRef) -> tuple[Path, Path]:
+        whole = backbone_path(self._state_dir, blob.digest)
+        return whole, whole.with_suffix(".part")
+
+
+def _digest_of(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()

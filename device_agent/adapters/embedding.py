@@ -1,0 +1,155 @@
+"""Samples through the backbone: from its file, by a runtime, as few times as the cache can help it.
+
+Imports NumPy: only the trainer's thread, and the one that predicts, import this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent.adapters.backbone_files import backbone_path
+from device_agent.adapters.data import DataFileError, Samples
+from device_agent.adapters.embeddings import EmbeddingCache
+from device_agent.adapters.leaving import TaskLeftError, never
+from models import DataError, Dataset, StepLeftError, TfliteError
+from models.data import SampleShape, Shaped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from device_agent.settings import AgentSettings
+    from models import Model
+    from models.parameters import FloatArray
+    from models.tflite.backbone import Backbone
+    from protocol.messages import BackboneRef
+
+CACHE_NAME = "embeddings.sqlite"
+
+
+class BackboneError(Exception):
+    """Samples cannot go through the backbone; ``damaged``: its file is not what it was, and another copy may do."""
+
+    def __init__(self, reason: str, *, damaged: bool = False) -> None:
+        super().__init__(reason)
+        self.damaged = damaged
+
+
+def samples_for(model: Model, backbone: BackboneRef | None) -> Shaped:
+    """Return which samples fit: the model's examples, or with a backbone what goes through it before."""
+    if backbone is None:
+        return model
+    return SampleShape(inputs=backbone.inputs, outputs=model.outputs, task=model.task)
+
+
+def load_network(state_dir: Path, ref: BackboneRef, stopped: Callable[[], bool] = never) -> Backbone:
+    """Return the backbone in a runtime, ready; raise ``BackboneError``, or ``TaskLeftError`` when it is ``stopped``.
+
+    The file is read by our own reader first, and carried out once in a process of its own, for each digest and runtime:
+    the broker's, the aggregator's and the disk's faults must not end the agent.
+    """
+    # Late: what the extra brings, and what reads such files, are for federations with a backbone.
+    try:
+        from models.tflite.adapters.files import read_file  # noqa: PLC0415 - see above
+        from models.tflite.adapters.trial import try_out  # noqa: PLC0415 - see above
+        from models.tflite.backbone import Backbone, BackboneSpec  # noqa: PLC0415 - see above
+        from models.tflite.runtime import RuntimeUnavailable, load_runtime  # noqa: PLC0415 - see above
+    except ImportError as exc:
+        raise BackboneError(f"the backbone cannot be run: {exc}: pip install 'fedmq[tflite]'") from exc
+    path = backbone_path(state_dir, ref.blob.digest)
+    try:
+        data = read_file(path)
+        spec = BackboneSpec(digest=ref.blob.digest, inputs=ref.inputs, outputs=ref.outputs)
+        runtime = load_runtime()
+        if len(data) != ref.blob.total_bytes:
+            raise BackboneError("the backbone's file has another length than it had", damaged=True)
+        mark, tried = path.with_suffix(".tried"), f"{runtime.name} {runtime.version}"
+        if not mark.exists() or mark.read_text() != tried:
+            try_out(path, stopped=stopped)
+            mark.write_text(tried)
+        return Backbone(runtime, data, spec)
+    except StepLeftError as exc:
+        raise TaskLeftError from exc
+    except RuntimeUnavailable as exc:
+        raise BackboneError(f"the backbone cannot be run: {exc}") from exc
+    except FileNotFoundError as exc:
+        raise BackboneError("the backbone is not here yet", damaged=True) from exc
+    except TfliteError as exc:
+        raise BackboneError(f"backbone: {exc}", damaged=_digest(path) != ref.blob.digest) from exc
+    except OSError as exc:
+        raise BackboneError(f"the backbone cannot be read: {exc.strerror or exc}") from exc
+
+
+class Embedder:
+    """Makes embeddings of samples, and keeps them in a file of the state directory. For the trainer's thread."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._state_dir = Path(settings.device.state_dir)
+        self._cache_bytes = settings.backbone.cache_bytes
+        self.computed = 0
+        """Samples that went through the network."""
+        self.reused = 0
+
+    def through(self, ref: BackboneRef) -> Through:
+        """Return what makes examples of samples, by this backbone."""
+        return Through(self, ref)
+
+    def embeddings(self, ref: BackboneRef, parts: list[FloatArray], stopped: Callable[[], bool]) -> list[FloatArray]:
+        """Return the embeddings of each part's samples; raise ``BackboneError``, or ``TaskLeftError``.
+
+        The network is loaded when a sample is not in the cache, and let go of afterwards: its memory is the trainer's
+        again. What was computed before a stop is kept.
+        """
+        network: list[Backbone] = []
+
+        def compute(sample: FloatArray) -> FloatArray:
+            if not network:
+                network.append(load_network(self._state_dir, ref, stopped))
+            self.computed += len(sample)
+            return network[0].embed(sample)
+
+        cache = EmbeddingCache(self._state_dir / CACHE_NAME, ref.blob.digest, ref.outputs, self._cache_bytes)
+        try:
+            found = [cache.embed(part, compute, stopped) for part in parts]
+        except TfliteError as exc:
+            raise BackboneError(f"backbone: {exc}") from exc
+        finally:
+            cache.close()
+            self.reused += cache.reused
+        return found
+
+
+class Through:
+    """One backbone, for one task."""
+
+    def __init__(self, embedder: Embedder, ref: BackboneRef) -> None:
+        self._embedder = embedder
+        self._ref = ref
+
+    @property
+    def digest(self) -> str:
+        """The file's SHA-256."""
+        return self._ref.blob.digest
+
+    def form(self, model: Model) -> Shaped:
+        """Return which samples fit."""
+        return samples_for(model, self._ref)
+
+    def embedded(self, samples: Samples, model: Model, stopped: Callable[[], bool]) -> Samples:
+        """Return the model's examples, on the sides on which the samples are."""
+        sides = [side for side in (samples.train, samples.holdout) if side is not None]
+        found = self._embedder.embeddings(self._ref, [side.x for side in sides], stopped)
+        try:
+            made = [Dataset.for_model(model, x, side.y) for x, side in zip(found, sides, strict=True)]
+        except DataError as exc:
+            raise DataFileError(f"embeddings: {exc}") from exc
+        return Samples(train=made[0], holdout=made[1] if samples.holdout is not None else None, upto=samples.upto)
+
+
+def _digest(path: Path) -> str:
+    import hashlib  # noqa: PLC0415 - where something is wrong
+
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,223 @@
+"""The frozen network before the model: whether it is here, and how it comes, chunk by chunk, straight to the disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from device_agent.commands import Command, DropBackbone, KeepChunk, Log, SeekBackbone, Subscribe, Unsubscribe
+from device_agent.settings import MAX_MODEL_CHUNKS
+from protocol.backoff import full_jitter
+from protocol.errors import ProtocolError
+
+if TYPE_CHECKING:
+    import random
+
+    from device_agent.events import BackboneFound
+    from device_agent.settings import AgentSettings
+    from protocol.messages import BlobRef, Manifest
+    from protocol.topics import Topics
+
+WINDOW = 4
+"""Chunk topics subscribed at a time, as for models; what comes before its turn waits in memory."""
+
+
+class Frozen:
+    """Follows the backbone that manifests name. One at a time, the same for all versions of an epoch.
+
+    Chunks are appended to a file in their order, so a kill costs the few that were under way. As ``Fetcher`` does, it
+    asks for ``model/current`` again when nothing comes, for that travels behind chunks that are merely slow.
+    """
+
+    def __init__(self, topics: Topics, settings: AgentSettings, rng: random.Random) -> None:
+        self._topics = topics
+        self._rng = rng
+        self._max_bytes = settings.backbone.max_bytes
+        self._first_wait_s, self._max_wait_s = settings.outbox.receipt_timeout_s, settings.outbox.resend_max_s
+        self._blob: BlobRef | None = None
+        self._ready = self._fetching = self._linked = False
+        self._next = 0
+        """The first chunk that is not in the file."""
+        self._early: dict[int, bytes] = {}
+        self._window: list[int] = []
+        self._failures = self._spoils = 0
+        self._paused = False
+        """Whether the manifest is waited for before going on."""
+        self._trouble = ""
+        self.deadline: float | None = None
+
+    @property
+    def fetching(self) -> bool:
+        """Whether it is on its way, or would be were there a connection."""
+        return self._fetching
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the last attempt got nowhere, so that nobody should stay awake for it."""
+        return self._failures > 0 or self._spoils > 0
+
+    @property
+    def reason(self) -> str:
+        """Why nothing can be trained without it; empty when it is here, or none is wanted."""
+        if self._trouble or self._blob is None or self._ready:
+            return self._trouble
+        return f"fetching the backbone, {self._blob.total_bytes:,} bytes" if self._fetching else ""
+
+    def serves(self, manifest: Manifest | None) -> bool:
+        """Return whether this version has the backbone that it needs."""
+        if manifest is None or manifest.backbone is None:
+            return True
+        return self._ready and self._blob is not None and self._blob.digest == manifest.backbone.blob.digest
+
+    def link_up(self, now: float) -> None:
+        """Expect the manifest, which every connection subscribes to first."""
+        self._linked = True
+        if self._fetching:
+            self._paused = True
+            self._wait(now)
+
+    def link_down(self) -> None:
+        """Forget the subscriptions: sessions are clean."""
+        self._linked = False
+        self._window = []
+        self._early.clear()
+        self.deadline = None
+
+    def follow(self, manifest: Manifest, now: float) -> list[Command]:
+        """Have what the manifest needs: look for it, go on with it, or forget what nobody needs any more."""
+        wanted = manifest.backbone.blob if manifest.backbone else None
+        if wanted is None:
+            return self._forget()
+        if wanted == self._blob and (self._ready or self._fetching):
+            return self._resume(now) if self._paused else []
+        commands = self._set_down()
+        if wanted != self._blob:
+            self._spoils, self._ready = 0, False
+        self._blob = wanted
+        if wanted.total_bytes > self._max_bytes or wanted.chunk_count > MAX_MODEL_CHUNKS:
+            return commands + self._refused(
+                f"the backbone has {wanted.total_bytes:,} bytes in {wanted.chunk_count} chunks; this device takes "
+                f"{self._max_bytes:,} (max_bytes in [backbone])"
+            )
+        return [*commands, SeekBackbone(blob=wanted)]
+
+    def found(self, event: BackboneFound, now: float) -> list[Command]:
+        """Take in what is on the disk: all of it, a beginning, or the reason why it cannot be there."""
+        if self._blob is None or event.digest != self._blob.digest:
+            return []
+        if event.complete:
+            commands, was = self._set_down(), self._ready
+            self._ready, self._trouble, self._spoils = True, "", 0
+            told = Log(level="info", message="backbone ready", fields={"bytes": self._blob.total_bytes})
+            return commands if was else [*commands, told]
+        self._ready = False
+        if event.spoiled:
+            return self._begin_again(event.reason, now)
+        if event.reason:
+            return self._refused(event.reason)
+        return [] if self._fetching else self._begin(self._blob, event.chunks, now)
+
+    def _begin(self, blob: BlobRef, have: int, now: float) -> list[Command]:
+        self._trouble = ""
+        self._fetching, self._next = True, have
+        fields: dict[str, object] = {"bytes": blob.total_bytes, "have": have, "of": blob.chunk_count}
+        return [Log(level="info", message="fetching backbone", fields=fields), *self._resume(now)]
+
+    def _begin_again(self, reason: str, now: float) -> list[Command]:
+        told = Log(level="warning", message="backbone spoiled: fetching it again", fields={"reason": reason})
+        commands = [told, *self._set_down()]
+        self._fetching = self._paused = True
+        self._spoils += 1
+        self._wait(now)
+        return commands
+
+    def chunk(self, digest: str, index: int, payload: bytes, now: float) -> list[Command]:
+        """Take in a chunk; raise ``ProtocolError`` if it cannot be one of it."""
+        blob = self._blob
+        if blob is None or not self._fetching or digest != blob.digest:
+            return []
+        if not payload:
+            self.deadline = now  # it was cleared: something newer must be there
+            return []
+        if not 0 <= index < blob.chunk_count:
+            raise ProtocolError(f"chunk {index} of a backbone of {blob.chunk_count}")
+        expected = min(blob.chunk_bytes, blob.total_bytes - index * blob.chunk_bytes)
+        if len(payload) != expected:
+            raise ProtocolError(f"chunk {index} of the backbone has {len(payload)} bytes where {expected} belong")
+        if index not in self._window:
+            return []
+        self._failures = 0
+        self._early[index] = payload
+        return self._written(blob, now)
+
+    def due(self, now: float) -> list[Command]:
+        """Ask for the manifest again when nothing comes."""
+        if self.deadline is None or now < self.deadline or not self._fetching:
+            return []
+        self._failures += 1
+        self._paused = True
+        self._wait(now)
+        return [Subscribe(topics=(self._topics.current_model,))]
+
+    def spoiled(self, manifest: Manifest, now: float) -> list[Command]:
+        """Fetch it again: what is on the disk is not what it was."""
+        self._ready = False
+        self._blob = None
+        return [DropBackbone(), *self.follow(manifest, now)]
+
+    def _written(self, blob: BlobRef, now: float) -> list[Command]:
+        done: list[int] = []
+        commands: list[Command] = []
+        while self._next in self._early:
+            commands.append(KeepChunk(blob=blob, index=self._next, data=self._early.pop(self._next)))
+            done.append(self._next)
+            self._next += 1
+        self._window = [index for index in self._window if index not in done]
+        self._wait(now)
+        if done:
+            commands.append(Unsubscribe(topics=self._names(done)))
+        last = self._window[-1] if self._window else self._next - 1
+        fresh = list(range(last + 1, min(self._next + WINDOW, blob.chunk_count)))
+        if fresh:
+            self._window += fresh
+            commands.append(Subscribe(topics=self._names(fresh)))
+        return commands
+
+    def _resume(self, now: float) -> list[Command]:
+        self._paused = False
+        if self._blob is None or not self._linked:
+            return []
+        self._early.clear()
+        self._window = list(range(self._next, min(self._next + WINDOW, self._blob.chunk_count)))
+        self._wait(now)
+        return [Subscribe(topics=self._names(self._window))]
+
+    def _refused(self, reason: str) -> list[Command]:
+        commands = self._set_down()
+        if reason == self._trouble:
+            return commands
+        self._trouble = reason
+        return [*commands, Log(level="error", message="the backbone cannot be used", fields={"reason": reason})]
+
+    def _forget(self) -> list[Command]:
+        if self._blob is None:
+            return []
+        commands = self._set_down()
+        self._blob, self._ready, self._trouble = None, False, ""
+        return [*commands, DropBackbone()]
+
+    def _set_down(self) -> list[Command]:
+        window, self._window = self._window, []
+        self._early.clear()
+        self._fetching = self._paused = False
+        self._next = self._failures = 0
+        self.deadline = None
+        return [Unsubscribe(topics=self._names(window))] if window else []
+
+    def _names(self, indices: list[int]) -> tuple[str, ...]:
+        digest = self._blob.digest if self._blob else ""
+        return tuple(self._topics.blob(digest, index) for index in indices)
+
+    def _wait(self, now: float) -> None:
+        failures = max(self._failures, self._spoils)
+        extra = full_jitter(self._rng, failures, self._first_wait_s, self._max_wait_s) if failures else 0.0
+        self.deadline = now + self._first_wait_s + extra
