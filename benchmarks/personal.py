@@ -22,6 +22,20 @@ from models import Dataset, Model, Personal, Split, Training, TrainingPlan, buil
 DEVICES = 20
 VERSIONS = 100
 MLP: dict[str, Any] = {"kind": "mlp", "inputs": 64, "hidden": [64, 32], "outputs": 10}
+NETWORK: dict[str, Any] = {
+    "kind": "network",
+    "input_shape": [8, 8, 1],
+    "task": "classification",
+    "layers": [
+        {"kind": "conv2d", "name": "conv1", "filters": 16, "kernel": 3},
+        {"kind": "group_norm", "name": "norm1", "groups": 4, "activation": "relu"},
+        {"kind": "max_pool", "size": 2},
+        {"kind": "conv2d", "name": "conv2", "filters": 16, "kernel": 3},
+        {"kind": "group_norm", "name": "norm2", "groups": 4, "activation": "relu"},
+        {"kind": "flatten"},
+        {"kind": "dense", "name": "head", "outputs": 10},
+    ],
+}
 PLAN = {"epochs": 2, "batch_size": 16, "learning_rate": 0.1}
 
 
@@ -112,12 +126,22 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+NORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "sensors": {"own normalization": {"private": ["norm*.*"]}, "own head": {"private": ["head.*"]}},
+    "classes": {"own normalization": {"private": ["norm*.*"]}},
+}
+"""Of the network that has some: FedBN (Li et al. 2021)."""
+
+
 def measure(options: Options) -> list[Row]:
     """Measure all three in every case: means over devices and seeds, and the lowest tenth of the devices."""
-    model = build(MLP)
+    return [*_measured("MLP", build(MLP), CASES, options), *_measured("CNN", build(NETWORK), NORMS, options)]
+
+
+def _measured(name: str, model: Model, cases: dict[str, dict[str, dict[str, Any]]], options: Options) -> list[Row]:
     rows = []
-    for differing, ways in CASES.items():
-        progress(differing)
+    for differing, ways in cases.items():
+        progress(f"{name}, {differing}")
         seeds = range(options.repeat)
         fleets = [devices(differing, model, seed) for seed in seeds]
         found = {
@@ -132,7 +156,7 @@ def measure(options: Options) -> list[Row]:
             tenth, worst = np.quantile(each, 0.1, axis=1).mean(), each.min(axis=1).mean()
             rows.append(
                 Row(
-                    what=f"{differing}: {way}",
+                    what=f"{name}, {differing}: {way}",
                     value=float(each.mean()),
                     unit="accuracy",
                     spread=f"lowest tenth {tenth:.3f}, worst {worst:.3f}",

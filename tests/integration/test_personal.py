@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,6 +102,71 @@ def test_no_private_parameter_leaves_its_device_and_none_is_lost(
     assert begun[:16] in everywhere, "the search finds what is there"
     assert not [piece for piece in secret if piece in everywhere]
     assert own[0][-1] != own[1][-1], "each device has its own"
+
+
+NETWORK = {
+    "kind": "network",
+    "input_shape": [8, 8, 1],
+    "task": "classification",
+    "layers": [
+        {"kind": "conv2d", "name": "conv1", "filters": 8, "kernel": 3},
+        {"kind": "group_norm", "name": "norm1", "groups": 2, "activation": "relu"},
+        {"kind": "max_pool", "size": 2},
+        {"kind": "flatten"},
+        {"kind": "dense", "name": "head", "outputs": 10},
+    ],
+}
+NORMS = '[personal]\nprivate = ["norm*.*"]\n'
+
+
+def layers_toml() -> str:
+    """The layers, which may stand behind other tables."""
+    tables = NETWORK["layers"]
+    assert isinstance(tables, list)
+    return "".join(
+        "[[model.layers]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        for table in tables
+    )
+
+
+def test_private_normalization_is_trained_kept_and_used_and_the_rest_is_shared(
+    broker: EmbeddedBroker, links: Links, tmp_path: Path
+) -> None:
+    """FedBN (Li et al. 2021), with the group normalization that there is."""
+    model = build(NETWORK)
+    split = Personal.from_data({"private": ["norm*.*"]}).split(model)
+    assert [name for name, _ in split.private.entries] == ["norm1.weight", "norm1.bias"]
+    spec = {key: value for key, value in NETWORK.items() if key != "layers"}
+    peer = links(broker.port, "listener")
+    peer.up()
+    peer.subscribe("fedmq/v1/test/#")
+    with Federation(tmp_path, broker.port, model=spec, codec="f32", more=NORMS + layers_toml()) as federation:
+        federation.start_aggregator()
+        for number in range(AGENTS):
+            federation.start_agent(number)
+        federation.wait_for_version(2)
+        federation.kill("device-0")
+        wait_until(lambda: all(states(tmp_path, number) for number in range(AGENTS)), "norms of each device's own")
+        at_the_kill = states(tmp_path, 0)
+        federation.start_agent(0)
+        wait_until(lambda: states(tmp_path, 0)[1] not in at_the_kill, "the killed device to go on with what it has")
+        federation.wait_for_versions_more(2)
+        federation.stop_all()
+        federation.check(agents=AGENTS)
+        vectors = [np.frombuffer(row[0], np.float32) for row in federation.query("SELECT vector FROM parameters")]
+        figures = [json.loads(row[0]) for row in federation.query("SELECT metrics FROM lineage")]
+
+    begun = split.private_of(vectors[0])
+    assert begun.tolist() == [1.0] * 8 + [0.0] * 8
+    assert all((split.private_of(vector) == begun).all() for vector in vectors)
+    assert not np.array_equal(split.shared_of(vectors[0]), split.shared_of(vectors[-1]))
+    own = [np.frombuffer(states(tmp_path, number)[-1], np.float32) for number in range(AGENTS)]
+    assert all((vector != begun).sum() > 8 for vector in own), "they are trained"
+    assert not np.array_equal(own[0], own[1])
+    assert {update.layout for update in updates([event.payload for event in peer.inbox.all(Received)])} == {
+        split.shared.digest
+    }
+    assert all("holdout_accuracy_personal" in each for each in figures)
 
 
 def initial(federation: Federation) -> bytes:
