@@ -178,6 +178,8 @@ def _training(card: Card) -> str:
         parts.append(_item(f"parameters: {', '.join([*layers[:MAX_LAYERS], *more])}"))
     if terms:
         parts.append(_item(f"training plan: {_settings(terms['training'])}"))
+        if terms.get("weighting"):
+            parts.append(_item(f"rare classes: {_settings(terms['weighting'])}"))
         parts.append(_item(f"features: {_settings(terms['features']) or 'devices have ready examples'}"))
         parts.append(_item(f"taking part: {_settings(terms['participation'])}"))
         parts.append(_item(f"aggregation: {_settings(terms['aggregation'])}"))

@@ -20,6 +20,7 @@ def terms_of(settings: AggregatorSettings, model: Model, keys: Keyring, software
         "model": dict(model.spec),
         "training": TrainingPlan.from_data(settings.training).to_data(),
         "features": Pipeline.from_data(settings.features).to_data() if settings.features else {},
+        "weighting": _weighting(settings),
         "personal": Personal.from_data(settings.personal).to_data() if settings.personal else {},
         "participation": _plain(settings.participation),
         "aggregation": _plain(settings.aggregation),
@@ -33,6 +34,15 @@ def terms_of(settings: AggregatorSettings, model: Model, keys: Keyring, software
         },
         "security": _security(settings, keys),
     }
+
+
+def _weighting(settings: AggregatorSettings) -> dict[str, Any]:
+    """Return how weights of the classes are made of their counts; empty where classes count alike."""
+    table = settings.statistics
+    if table.class_weights == "none":
+        return {}
+    found = {"class_weights": table.class_weights, "max_class_weight": table.max_class_weight}
+    return found | ({"effective_beta": table.effective_beta} if table.class_weights == "effective" else {})
 
 
 def _security(settings: AggregatorSettings, keys: Keyring) -> dict[str, Any]:
