@@ -40,11 +40,7 @@ class Workspace:
         self._model = model
         check_weights(model, class_weights)
         self._class_weights = np.array(class_weights, np.float32) if class_weights else None
-        self.leave: Callable[[], bool] | None = None
-        """Asked between the layers of ``forward`` and ``loss_and_gradient``, and within long ones.
-
-        True: raise ``StepLeftError``.
-        """
+        self._door = _Door()
         self._spec = model.network
         self._values = model.layout.views(parameters)
         self.gradient = np.zeros(model.layout.size, np.float32)
@@ -58,9 +54,21 @@ class Workspace:
         first = model.layers[0]
         self._constants = first if model.task == "reconstruction" and isinstance(first, Standardize) else None
 
+    @property
+    def leave(self) -> Callable[[], bool] | None:
+        """Asked between the layers of ``forward`` and ``loss_and_gradient``, and within long ones.
+
+        True: raise ``StepLeftError``.
+        """
+        return self._door.leave
+
+    @leave.setter
+    def leave(self, ask: Callable[[], bool] | None) -> None:
+        self._door.leave = ask
+
     def forward(self, x: FloatArray) -> FloatArray:
         """Return scores or values for ``x``, in a buffer that the next call overwrites."""
-        return self._for_rows(len(x)).forward(x, leave=self.leave)
+        return self._for_rows(len(x)).forward(x)
 
     def wanted(self, x: FloatArray, y: NDArray[Any]) -> NDArray[Any]:
         """Return what the network should give for the examples: ``y``, standardized where the examples are."""
@@ -80,11 +88,11 @@ class Workspace:
         What chance a training takes part in (dropout) comes from ``rng``; without one there is none.
         """
         bound = self._for_rows(len(x))
-        output = bound.forward(x, rng, self.leave)
+        output = bound.forward(x, rng)
         value = bound.loss(output, self.wanted(x, y))
         upstream: FloatArray | None = output
         for layer in bound.backwards:
-            _leave_if(self.leave)
+            self._door()
             if upstream is not None:
                 upstream = layer.backward(upstream)
         for values, gradients, work in self._decayed:
@@ -97,18 +105,15 @@ class Workspace:
         squares = sum(float(np.vdot(values, values)) for values, _, _ in self._decayed)
         return 0.5 * self._spec.l2 * squares
 
-    def _between(self) -> None:
-        _leave_if(self.leave)
-
     def _for_rows(self, rows: int) -> _Bound:
         found = self._bound.get(rows)
         if found is None:
             check_step(self._model, rows)
-            tie = Tie(self._values, self._gradients, rows, Buffers(self._between), first=True)
+            tie = Tie(self._values, self._gradients, rows, Buffers(self._door), first=True)
             shape = self._spec.input_shape
             reader = Reader(shape, rows) if len(shape) > 1 else None
             loss = bind_loss(self._spec, rows, self._class_weights)
-            found = _Bound(reader, bind_all(self._model.layers, tie), loss)
+            found = _Bound(reader, bind_all(self._model.layers, tie), loss, self._door)
             self._bound[rows] = found
         return found
 
@@ -132,27 +137,36 @@ def check_step(model: Model, rows: int) -> None:
         )
 
 
+class _Door:
+    """Leaves a step when it is asked to; called between two pieces of its work.
+
+    An object of its own: if the buffers knew the workspace that has them, it would die only when Python looks for
+    cycles, which an agent that trains seldom does: 10 MB of a board for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.leave: Callable[[], bool] | None = None
+
+    def __call__(self) -> None:
+        if self.leave is not None and self.leave():
+            raise StepLeftError
+
+
 class _Bound:
     """The layers and the loss, for batches of one size."""
 
-    def __init__(self, reader: Reader | None, layers: list[BoundLayer], loss: BoundLoss) -> None:
+    def __init__(self, reader: Reader | None, layers: list[BoundLayer], loss: BoundLoss, door: _Door) -> None:
         self._reader = reader
         self._layers = layers
+        self._door = door
         self.loss = loss
         self.backwards = layers[::-1]
 
-    def forward(
-        self, x: FloatArray, rng: np.random.Generator | None = None, leave: Callable[[], bool] | None = None
-    ) -> FloatArray:
+    def forward(self, x: FloatArray, rng: np.random.Generator | None = None) -> FloatArray:
         """Return scores or values for ``x``."""
         if self._reader is not None:
             x = self._reader(x)
         for layer in self._layers:
-            _leave_if(leave)
+            self._door()
             x = layer.forward(x, rng)
         return x
-
-
-def _leave_if(leave: Callable[[], bool] | None) -> None:
-    if leave is not None and leave():
-        raise StepLeftError

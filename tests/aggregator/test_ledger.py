@@ -196,7 +196,7 @@ class Wordy:
     """A model whose description is long; nothing that can be built today is."""
 
     def __init__(self, model: Model, words: int) -> None:
-        self.layout = model.layout
+        self.layout, self.task, self.outputs = model.layout, model.task, model.outputs
         self.spec = dict(model.spec) | {"notes": "w" * words}
 
 
