@@ -174,6 +174,8 @@ class Card(Struct, frozen=True, kw_only=True):
     size: Sizes
     hashes: Hashes
     exports: list[Export]
+    drifting: list[str]
+    """Devices that say, now, that their data drift: they hold this version. Of the current version only."""
     missing: dict[str, str]
     """By part: why it is not there, and what brings it."""
 

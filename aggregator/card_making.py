@@ -79,6 +79,7 @@ class CardSources:
     no_statistics: str = ""
     """Why there are none, where that is not for want of asking."""
     exports: Sequence[Export] = ()
+    drifting: Sequence[str] = ()
 
 
 def card_of(sources: CardSources) -> Card:
@@ -104,6 +105,7 @@ def card_of(sources: CardSources) -> Card:
             delta=sources.delta.blob.digest if sources.delta else "",
         ),
         exports=list(sources.exports),
+        drifting=list(sources.drifting),
         missing=_missing(sources, measured),
     )
 

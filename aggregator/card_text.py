@@ -54,6 +54,9 @@ def _head(card: Card) -> str:
     if lineage.set_aside:
         said.append(f"{_count(lineage.set_aside, 'update')} of the open buffer were set aside.")
     lines = [f"# Version {card.version} of {printable(card.federation)}", "", _wrapped(" ".join(said))]
+    if card.drifting:
+        shown = ", ".join(card.drifting[:MAX_DEVICES]) + (", ..." if len(card.drifting) > MAX_DEVICES else "")
+        lines += ["", _wrapped(f"Data drift, say {_count(len(card.drifting), 'device')} now: {shown}.")]
     for each in lineage.withheld_before:
         updates = _count(each.updates, "update")
         lines.append(_item(f"withheld before it, {_when(each.when)}: {printable(each.reason)} ({updates})"))

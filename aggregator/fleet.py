@@ -114,6 +114,11 @@ class Fleet:
         """Number of devices in quarantine."""
         return sum(bool(record.quarantined) for record in self.devices.values())
 
+    @property
+    def drifting(self) -> int:
+        """Number of devices whose data drift, as they say."""
+        return sum(record.drifting for record in self.devices.values())
+
     def received(self, record: DeviceRecord, payload_bytes: int) -> None:
         """Count a message on the device's update topic."""
         record.bytes_received += payload_bytes
@@ -127,6 +132,8 @@ class Fleet:
         self.online_estimate += (state.state not in AWAY) - (record.state not in AWAY)
         record.state = state.state
         record.version = state.version if state.version is not None else record.version
+        # A will is said by nobody who could know.
+        record.drifting = record.drifting if state.state == "lost" else state.drifting
 
     def note_metrics(self, device_id: str, metrics: DeviceMetrics, wall: float) -> None:
         """Take over the device's own figures."""

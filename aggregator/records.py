@@ -148,6 +148,8 @@ class DeviceRecord(Struct, kw_only=True):
     """Euclidean norm of its last accepted delta, before clipping."""
     rejected_in_row: int = 0
     """Updates refused since the last one that was accepted."""
+    drifting: bool = False
+    """It says that its model does worse on new samples than on earlier ones."""
     quarantined: str = ""
     """Why nothing of it is looked at; empty when it is not in quarantine."""
 

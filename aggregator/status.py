@@ -78,6 +78,8 @@ class Status:
             f"{buffered} of {self._goal} buffered" if self._goal else f"{buffered} buffered",
             f"{fleet.online_estimate} of {len(fleet.devices)} devices there",
         ]
+        if fleet.drifting:
+            parts.append(f"{fleet.drifting} drifting")
         if fleet.quarantined:
             parts.append(f"{fleet.quarantined} in quarantine")
         lost = f"; no connection to the broker{f' ({why_down[:MAX_WHY]})' if why_down else ''}"
@@ -115,6 +117,7 @@ class Status:
             versions_withheld=counters.versions_withheld,
             devices_known=len(self._fleet.devices),
             devices_online=self._fleet.online_estimate,
+            devices_drifting=self._fleet.drifting,
             devices_quarantined=self._fleet.quarantined,
             updates_received=counters.received,
             updates_accepted=counters.accepted,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct, field
 
+from device_agent.drift import DriftSeen
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -137,6 +139,8 @@ class Train(Struct, frozen=True, kw_only=True):
     incarnation: str
     sequence: int
     """What the update will be called: it is sealed under that name."""
+    drift: DriftSeen = DriftSeen()
+    """What is known of it: only something else is told."""
 
 
 class Evaluate(Struct, frozen=True, kw_only=True):

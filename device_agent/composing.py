@@ -106,6 +106,7 @@ def device_metrics(
     ``private``: leave out what is sealed in updates, for these figures are for everybody on the broker.
     """
     counters, last = durable.counters, LastTraining() if private else durable.last
+    drift = durable.drift
     return DeviceMetrics(
         device_id=device_id,
         version=version,
@@ -145,6 +146,11 @@ def device_metrics(
         holdout_accuracy_local=last.others.get("local", {}).get("accuracy"),
         holdout_loss_before=last.before.get("loss"),
         holdout_loss=last.after.get("loss"),
+        drifting=drift.drifting,
+        drift_alarms=drift.alarms,
+        drift_judged=drift.judged,
+        drift_error=None if private else drift.error_new,
+        drift_error_earlier=None if private else drift.error_earlier,
         uptime_s=uptime_s,
     )
 

@@ -93,6 +93,7 @@ class DeviceCore:
             ev.TaskStopped: self._working.stopped,
             ev.TrainingResumed: self._working.resumed,
             ev.TrainingNoted: self._working.noted,
+            ev.DriftTold: self._working.drift,
             ev.TaskFailed: lambda event, now: self._working.failed(event, now, linked=self._linked),
             ev.DataChanged: self._working.data_changed,
             ev.ReadingsTaken: self._working.readings,
@@ -325,7 +326,8 @@ class DeviceCore:
         paused = "paused by command" if parts.ledger.state.paused else ""
         why = reason or parts.trust.reason or parts.desk.reason or parts.frozen.reason
         why = why or self._working.reason or self._down.reason or paused
-        why = "; ".join(text for text in (why, self._senses.reason) if text)
+        drift = "its data drift" if parts.ledger.state.drift.drifting else ""
+        why = "; ".join(text for text in (why, self._senses.reason, drift) if text)
         held = parts.desk.held
         return DeviceState(
             device_id=parts.device_id,
@@ -333,6 +335,7 @@ class DeviceCore:
             boot=self._boot,
             version=held.version if held else None,
             reason=why[:512],
+            drifting=parts.ledger.state.drift.drifting,
         )
 
     def line(self) -> str:

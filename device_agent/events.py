@@ -11,6 +11,7 @@ from protocol.link import LinkEvent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from device_agent.drift import DriftSeen
     from device_agent.policy import Readings
     from protocol.surveys import Survey
 
@@ -163,6 +164,12 @@ class TrainingNoted(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class DriftTold(Struct, frozen=True, kw_only=True):
+    """What the new samples say of the model, before a training."""
+
+    seen: DriftSeen
+
+
 class TaskFailed(Struct, frozen=True, kw_only=True):
     """A task could not be done."""
 
@@ -206,6 +213,7 @@ Event: TypeAlias = (
     | TaskStopped
     | TrainingResumed
     | TrainingNoted
+    | DriftTold
     | TaskFailed
     | DataChanged
     | ReadingsTaken

@@ -18,6 +18,7 @@ from device_agent.records import (
 )
 
 if TYPE_CHECKING:
+    from device_agent.drift import DriftSeen
     from device_agent.events import PersistFailed
     from protocol.messages import Manifest
 
@@ -167,6 +168,10 @@ class Ledger:
     def trust(self, trusted: Trusted | None) -> None:
         """Believe this from now on; it becomes durable with the next transaction."""
         self.state = replace(self.state, trust=trusted)
+
+    def drift(self, seen: DriftSeen) -> None:
+        """Keep what new samples say of the model; it becomes durable with the next transaction."""
+        self.state = replace(self.state, drift=seen)
 
     def remember(self, last: LastTraining) -> None:
         """Keep the figures of a training or evaluation."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from device_agent.commands import Command, DropPersonal, Log
+from device_agent.drift import DriftSeen
 
 if TYPE_CHECKING:
     from device_agent.downstream import Downstream
@@ -36,6 +37,7 @@ class Orders:
             case "evaluate":
                 self._parts.desk.evaluation_wanted = True
             case "forget":
+                self._parts.ledger.drift(DriftSeen())
                 gone = [*self._down.drop_model(), DropPersonal(), *self._up.forget()]
                 return [*commands, *gone, *self._down.start_over(now)]
         return [*commands, self._parts.ledger.save()]

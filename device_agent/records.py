@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
+from device_agent.drift import DriftSeen
+
 if TYPE_CHECKING:
     from protocol.messages import Manifest
 
@@ -99,6 +101,8 @@ class DurableState(Struct, frozen=True, kw_only=True):
     last: LastTraining = LastTraining()
     trust: Trusted | None = None
     """None without pinned keys."""
+    drift: DriftSeen = DriftSeen()
+    """What new samples said of the model when they were looked at last."""
     answered: list[str] = []
     """Ids of the surveys answered last: each is answered once."""
 

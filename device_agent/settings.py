@@ -126,6 +126,18 @@ class PolicySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             span(text)
 
 
+class DriftSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether the device says when its model does worse on new samples than on earlier ones."""
+
+    enabled: bool = True
+    false_alarm_examples: Annotated[float, Meta(ge=100, le=1e15)] = 1e5
+    """On average at most one false alarm in so many new examples."""
+    margin: Annotated[float, Meta(ge=0, le=100)] = 0.1
+    """Errors that are larger by less than this share are none."""
+    relearn_examples: Annotated[int, Meta(ge=100, le=2**40)] = 2000
+    """After so many new examples with drift they are what is normal."""
+
+
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What this device trusts."""
 
@@ -151,6 +163,7 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     metrics: MetricsSettings = MetricsSettings()
     clock: ClockSettings = ClockSettings()
     policy: PolicySettings = PolicySettings()
+    drift: DriftSettings = DriftSettings()
     security: SecuritySettings = SecuritySettings()
 
     def __post_init__(self) -> None:

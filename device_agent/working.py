@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from device_agent.downstream import Downstream
     from device_agent.events import (
         DataChanged,
+        DriftTold,
         EvaluationDone,
         ReadingsTaken,
         SurveyAnswered,
@@ -59,6 +60,8 @@ class Working:
         begun = desk.due(now, made=made, may_train=ready and warden.may_train, name=self._parts.next_name)
         if any(isinstance(command, Train) for command in begun):
             desk.rows = warden.examples
+            drift = self._parts.ledger.state.drift
+            begun = [replace(command, drift=drift) if isinstance(command, Train) else command for command in begun]
         self._wants_to_train = desk.wants_to_train(now, made=made, may_train=ready)
         return commands + begun
 
@@ -133,6 +136,19 @@ class Working:
     def noted(event: TrainingNoted, _now: float) -> list[Command]:
         """Pass it on."""
         return [Log(level="warning", message=event.message, fields={"reason": event.reason})]
+
+    def drift(self, event: DriftTold, now: float) -> list[Command]:
+        """Say in state and figures how new samples do; in the log, when that is another matter than before."""
+        before, seen = self._parts.ledger.state.drift, event.seen
+        self._parts.ledger.drift(seen)
+        if seen != before:
+            self._parts.announce.news(now)
+        if seen.drifting == before.drifting and seen.alarms == before.alarms:
+            return []
+        fields = {"error_new": seen.error_new, "error_earlier": seen.error_earlier, "judged": seen.judged}
+        over = not seen.drifting
+        message = "drift is over" if over else "drift: the model does worse on new samples than on earlier ones"
+        return [self._parts.ledger.save(), Log(level="info" if over else "warning", message=message, fields=fields)]
 
     def failed(self, event: TaskFailed, now: float, *, linked: bool) -> list[Command]:
         """Try again later, and with another copy of the model when it lies there."""

@@ -97,6 +97,13 @@ class Standardization:
             between()
             x[rows] = np.clip((x[rows] - self.mean) / scale, -LIMIT, LIMIT)
 
+    def revert(self, x: FloatArray) -> None:
+        """Undo ``apply`` in place, up to rounding; what was beyond the limit stays there."""
+        deviation = self.deviation
+        scale = np.where(deviation > _RESOLUTION * np.abs(self.mean), deviation, 1.0)
+        for rows in _blocks(x):
+            x[rows] = x[rows] * scale + self.mean
+
     def to_data(self) -> dict[str, Any]:
         """Return it as data, exactly: ``from_data`` gives the same bits again."""
         until = {} if math.isinf(self.until) else {"until": self.until}

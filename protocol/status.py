@@ -51,6 +51,8 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     versions_withheld: Figure = 0
     devices_known: Figure = 0
     devices_online: Figure = 0
+    devices_drifting: Figure = 0
+    """Their model does worse on new samples than on earlier ones."""
     devices_quarantined: Figure = 0
     """Nothing of them is looked at until an operator releases them."""
     updates_received: Figure = 0
@@ -105,6 +107,8 @@ class DeviceState(Struct, frozen=True, kw_only=True):
     """The model version that the device holds."""
     reason: str = ""
     """Why it is in this state, for a person to read."""
+    drifting: bool = False
+    """Its model does worse on new samples than on earlier ones."""
 
 
 class DeviceMetrics(Struct, frozen=True, kw_only=True):
@@ -162,6 +166,14 @@ class DeviceMetrics(Struct, frozen=True, kw_only=True):
     holdout_accuracy_local: Share | None = None
     holdout_loss_before: float | None = None
     holdout_loss: float | None = None
+    drifting: bool = False
+    drift_alarms: Figure = 0
+    """How often it began."""
+    drift_judged: Figure = 0
+    """New examples that were looked at for it."""
+    drift_error: float | None = None
+    """Mean error on the new examples looked at last, and of earlier ones by the same model."""
+    drift_error_earlier: float | None = None
     reconnects: Figure = 0
     embeddings_computed: Figure = 0
     """Samples that went through the backbone since the process started, for training and measuring."""

@@ -58,6 +58,7 @@ def _sources(registry: Registry, exports: ExportLog, version: int | None) -> Car
         statistics=statistics,
         no_statistics=no_statistics,
         exports=exports.of_version(epoch, number),
+        drifting=registry.drifting() if number == newest else (),
     )
 
 

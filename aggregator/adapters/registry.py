@@ -157,6 +157,12 @@ class Registry:
             for (length,) in self._db.execute("SELECT DISTINCT json_extract(blob, '$.total_bytes') FROM versions")
         ]
 
+    def drifting(self) -> list[str]:
+        """Return the devices whose data drift, as they say."""
+        decode = msgspec.msgpack.Decoder(DeviceRecord).decode
+        rows = self._db.execute("SELECT record FROM devices ORDER BY device")
+        return [record.device_id for record in (decode(row) for (row,) in rows) if record.drifting]
+
     def knows(self, version: int) -> bool:
         """Return whether there is a version of this number."""
         return self._db.execute("SELECT 1 FROM versions WHERE version = ?", (version,)).fetchone() is not None

@@ -20,6 +20,7 @@ MAX_METRICS = 3
 """So many metrics have columns of their own; all are in the JSON."""
 
 MAX_QUARANTINED = 5
+MAX_DRIFTING = 5
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _PLAIN = 1000
@@ -89,6 +90,7 @@ def status_table(
             "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
             "reasons": refused,
             "versions": f"{counters.versions_published} published, {counters.versions_withheld} withheld",
+            **_drift_lines(stored.devices),
             **_quarantine_lines(stored.devices),
         },
         title=f"federation {stored.federation}",
@@ -109,6 +111,15 @@ def _measured_lines(found: dict[str, Measured]) -> dict[str, str]:
             figures = figures.replace("lowest", "highest")
         lines[f"{whose} {of.measure}"] = f"{figures} ({of.worst_device}); by {count}"
     return lines
+
+
+def _drift_lines(devices: Sequence[DeviceRecord]) -> dict[str, str]:
+    drifting = [device.device_id for device in devices if device.drifting]
+    if not drifting:
+        return {}
+    more = f" and {len(drifting) - MAX_DRIFTING} more" if len(drifting) > MAX_DRIFTING else ""
+    count = f"{len(drifting)} device{'s' * (len(drifting) != 1)}"
+    return {"drift": f"{count}, worse on new data than on earlier: {', '.join(drifting[:MAX_DRIFTING])}{more}"}
 
 
 def _quarantine_lines(devices: Sequence[DeviceRecord]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.support.stop_cases import CASES
 from device_agent.adapters.belongings import Belongings
+from device_agent.adapters.drift_file import DriftFile
 from device_agent.adapters.keeper import Keeper
 from device_agent.adapters.model_cache import ModelCache
 from device_agent.adapters.workbench import Workbench
@@ -82,7 +83,7 @@ def main() -> None:
     )
     cache = ModelCache(state)
     cache.replace(manifest, data)
-    bench = Workbench(settings, Keeper(settings), Belongings(state), lambda _event: None)
+    bench = Workbench(settings, Keeper(settings), Belongings(state), lambda _event: None, DriftFile(state))
     train = Train(task=1, manifest=manifest, contribution=0, incarnation="1" * 16, sequence=1)
     survey = Survey(id="5" * 16, kind="statistics")
     found = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,11 @@ def collect(  # noqa: PLR0917 - what is wanted, of which rows
         windows = pipeline.windows(series, between=between)
     except (SamplesError, DataError) as exc:
         raise DataFileError(f"samples: {exc}") from exc
+    constants = None
     if pipeline.standardize == "device":
-        constants_for(settings, pipeline, extent.identity, windows, between).apply(windows.x, between)
-    return _split(settings, model, pipeline, windows, (len(series), last), stopped)
+        constants = constants_for(settings, pipeline, extent.identity, windows, between)
+        constants.apply(windows.x, between)
+    return replace(_split(settings, model, pipeline, windows, (len(series), last), stopped), constants=constants)
 
 
 def constants_for(
@@ -153,7 +156,14 @@ def _split(  # noqa: PLR0917 - what is split, for whom, and how
         raise DataFileError(f"samples: {exc}") from exc
     if len(train) < settings.data.min_examples:
         raise DataFileError(_too_few(windows, int(held_out.sum()), len(train), settings.data.min_examples, rows))
-    return Samples(train=train, holdout=holdout, upto=last)
+    return Samples(
+        train=train,
+        holdout=holdout,
+        upto=last,
+        train_ends=usable.ends[trained],
+        holdout_ends=usable.ends[held_out],
+        lasts=float((usable.ends - usable.starts).max(initial=0.0)),
+    )
 
 
 def sides_of(

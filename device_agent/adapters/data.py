@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import zipfile
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from device_agent.settings import DataSettings
+    from models import Standardization
     from models.data import Shaped
 
 MAX_ROWS = 10_000_000
@@ -42,6 +44,15 @@ class Samples:
     holdout: Dataset | None
     upto: int | None = None
     """Newest row of the sample store among them, so that the same can be read again; None: they come from a file."""
+    train_ends: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    """When each example was complete: a time, or the number of its row in a file. Empty: nobody knows."""
+    holdout_ends: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    lasts: float = 0.0
+    """Two examples whose ends are further apart share no row."""
+    row_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Of a file: of every row, in its order."""
+    constants: Standardization | None = None
+    """The device's own, by which the features were standardized."""
 
 
 def load_samples(path: Path, settings: DataSettings, model: Shaped, stopped: Callable[[], bool] = never) -> Samples:
@@ -56,7 +67,8 @@ def load_samples(path: Path, settings: DataSettings, model: Shaped, stopped: Cal
         x, y = _read_csv(path, settings.label, stopped, labelled=labelled)
     try:
         data = Dataset.for_model(model, x, y, between)
-        held_out = holdout_mask(data.x, y, settings.holdout_fraction, stopped)
+        hashes = row_hashes(data.x, y, stopped)
+        held_out = drawn(hashes, settings.holdout_fraction)
         del x  # of another type it is one copy more
         train = data.parted(~held_out, between)
         holdout = data.parted(held_out, between) if held_out.any() else None
@@ -66,7 +78,14 @@ def load_samples(path: Path, settings: DataSettings, model: Shaped, stopped: Cal
         raise DataFileError(
             f"{path}: {len(train.x)} examples to train on where min_examples is {settings.min_examples}"
         )
-    return Samples(train=train, holdout=holdout)
+    places = np.arange(len(hashes), dtype=np.float64)
+    return Samples(
+        train=train,
+        holdout=holdout,
+        train_ends=places[~held_out],
+        holdout_ends=places[held_out],
+        row_hashes=hashes,
+    )
 
 
 def holdout_mask(
@@ -77,17 +96,27 @@ def holdout_mask(
     The first 8 bytes of BLAKE2b over the row's float32 features and its label, as a fraction of 2**64. So a row is on
     the same side whatever other rows there are, in whatever order; equal rows are on the same side.
     """
-    limit = fraction * 2.0**64
-    mask = np.empty(len(x), np.bool_)
+    return drawn(row_hashes(x, y, stopped), fraction)
+
+
+def row_hashes(x: NDArray[Any], y: NDArray[Any], stopped: Callable[[], bool] = never) -> NDArray[np.uint64]:
+    """Return the first 8 bytes, big-endian, of BLAKE2b over each row's float32 features and its label."""
+    hashes = np.empty(len(x), np.uint64)
     for part in pieces_of(x):
         rows = np.ascontiguousarray(x[part], dtype="<f4").reshape(part.stop - part.start, -1)
         labels = np.ascontiguousarray(y[part], dtype="<f8").reshape(len(rows), -1)
-        draws = (
+        found = (
             int.from_bytes(hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=8).digest(), "big")
             for row, label in until(stopped, zip(rows, labels, strict=True))
         )
-        mask[part] = np.fromiter((draw < limit for draw in draws), dtype=np.bool_, count=len(rows))
-    return mask
+        hashes[part] = np.fromiter(found, dtype=np.uint64, count=len(rows))
+    return hashes
+
+
+def drawn(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """Return which of them are below this fraction of 2**64, exactly."""
+    limit = math.ceil(fraction * 2.0**64)
+    return np.ones(len(hashes), np.bool_) if limit >= 1 << 64 else hashes < np.uint64(limit)
 
 
 def fingerprint(path: Path) -> tuple[int, int, int] | None:

@@ -5,6 +5,7 @@ Imports NumPy: only the trainer's thread, and the one that predicts, import this
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,7 +144,9 @@ class Through:
             made = [Dataset.for_model(model, x, side.y) for x, side in zip(found, sides, strict=True)]
         except DataError as exc:
             raise DataFileError(f"embeddings: {exc}") from exc
-        return Samples(train=made[0], holdout=made[1] if samples.holdout is not None else None, upto=samples.upto)
+        holdout = made[1] if samples.holdout is not None else None
+        # When samples came is known as before; embeddings are standardized by nobody.
+        return replace(samples, train=made[0], holdout=holdout, constants=None)
 
 
 def _digest(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from device_agent.adapters.allocator import before_numpy
 from device_agent.adapters.belongings import Belongings
+from device_agent.adapters.drift_file import DriftFile
 from device_agent.adapters.keeper import Keeper
 from device_agent.commands import Answer, Evaluate, Train
 from device_agent.events import SurveyAnswered, TaskFailed, TrainingDone
@@ -35,6 +36,7 @@ class Trainer:
         self._keeps = False
         self._keeper = Keeper(settings)
         self._belongings = Belongings(Path(settings.device.state_dir))
+        self._drift = DriftFile(Path(settings.device.state_dir))
         self._thread: threading.Thread | None = None
         self._bench: Workbench | None = None
         self._next_step_at = 0.0
@@ -87,6 +89,7 @@ class Trainer:
     def drop_personal(self) -> None:
         """Forget what is this device's alone; what a task under way learns of it is not kept, either."""
         self._belongings.forget()
+        self._drift.forget()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Stop, and end the thread; one that does not come to an end in time is left behind.
@@ -144,7 +147,7 @@ class Trainer:
             before_numpy()
             from device_agent.adapters.workbench import Workbench  # noqa: PLC0415 - 12 MB that idle devices do without
 
-            self._bench = Workbench(self._settings, self._keeper, self._belongings, self._deliver)
+            self._bench = Workbench(self._settings, self._keeper, self._belongings, self._deliver, self._drift)
         return self._bench
 
     # The workbench asks these, in the trainer's thread

@@ -20,7 +20,9 @@ from device_agent.adapters.personalizing import LOCAL, PRIVATE, TUNED, Personali
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
 from device_agent.adapters.surveying import content_of
+from device_agent.drift import DriftSeen
 from device_agent.events import (
+    DriftTold,
     EvaluationDone,
     Fault,
     SurveyAnswered,
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from device_agent.adapters.belongings import Belongings
+    from device_agent.adapters.drift_file import DriftFile
+    from device_agent.adapters.drifting import DriftWatch
     from device_agent.adapters.keeper import Keeper
     from device_agent.commands import Answer, Evaluate, Train
     from device_agent.events import Event
@@ -92,7 +96,12 @@ class Workbench:
     """Does one task after the other; keeps model and samples between them."""
 
     def __init__(
-        self, settings: AgentSettings, keeper: Keeper, belongings: Belongings, tell: Callable[[Event], object]
+        self,
+        settings: AgentSettings,
+        keeper: Keeper,
+        belongings: Belongings,
+        tell: Callable[[Event], object],
+        drift: DriftFile,
     ) -> None:
         """``tell`` is given what happens while a task is under way."""
         self._settings = settings
@@ -103,6 +112,8 @@ class Workbench:
         """The training under way."""
         self._supply = Supply(settings)
         self.embedder = Embedder(settings)
+        self._drift_file = drift
+        self._drift: DriftWatch | None = None
         self._model: Model | None = None
         self._model_of: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
         self._pipeline: Pipeline | None = None
@@ -168,6 +179,8 @@ class Workbench:
         plan = start.personal.plan_of(_plan(manifest))
         samples = self._samples(manifest, model, word, self._keeper.upto(manifest.epoch, manifest.version))
         before = measured(model, start.parameters, samples.holdout, word.stopped)
+        # Before anything new is trained on; what it finds stands, whatever becomes of the training.
+        self._watch_drift(task, model, start.parameters, samples, word)
         training, rng, elapsed_s = self._begin(task, model, start, plan)
         planned = plan.steps(len(samples.train))
         sitting = Sitting(
@@ -208,6 +221,19 @@ class Workbench:
             after=after,
             others=others,
         )
+
+    def _watch_drift(self, task: Train, model: Model, parameters: Vector, samples: Samples, word: Word) -> None:
+        seen = DriftSeen()
+        if self._settings.drift.enabled and samples.holdout is not None:
+            if self._drift is None:
+                from device_agent.adapters.drifting import DriftWatch  # noqa: PLC0415 - memory, where it is not used
+
+                self._drift = DriftWatch(self._settings, self._drift_file)
+            backbone = task.manifest.backbone
+            meaning = {"features": task.manifest.features, "backbone": backbone.blob.digest if backbone else ""}
+            seen = self._drift.look(model, parameters, samples, meaning, word.stopped)
+        if seen != task.drift:
+            self._tell(DriftTold(seen=seen))
 
     def _own(  # noqa: PLR0917 - of what, by what
         self, task: Train, model: Model, start: Start, version: Vector, result: Vector, word: Word

@@ -55,6 +55,7 @@ def test_figures_are_json_with_the_documented_names() -> None:
         "identity_conflicts": 0,
         "devices_known": 2,
         "devices_online": 1,
+        "devices_drifting": 0,
         "devices_quarantined": 0,
         "updates_received": 5,
         "updates_accepted": 3,

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from device_agent.adapters.belongings import Belongings
+from device_agent.adapters.drift_file import DriftFile
 from device_agent.adapters.keeper import Keeper
 from device_agent.adapters.model_cache import ModelCache
 from device_agent.adapters.workbench import Workbench
@@ -65,7 +66,9 @@ class Device:
     def process(self) -> tuple[Workbench, Keeper]:
         """What a new process begins with."""
         keeper = Keeper(self.settings)
-        return Workbench(self.settings, keeper, Belongings(self.folder), self.told.append), keeper
+        return Workbench(
+            self.settings, keeper, Belongings(self.folder), self.told.append, DriftFile(self.folder)
+        ), keeper
 
     def train(self, stop_after: int | None = None, *, keeps: bool = True, on: Workbench | None = None) -> Any:
         """Train in a new process, to the end or until so many steps of this process are done."""

@@ -27,6 +27,11 @@ def test_the_agent_starts_without(name: str) -> None:
     assert run(f"print({name!r} in sys.modules)") == "False"
 
 
+@pytest.mark.parametrize("name", ["device_agent.adapters.drifting", "models.drift"])
+def test_the_trainer_starts_without(name: str) -> None:
+    assert run(f"import device_agent.adapters.workbench; print({name!r} in sys.modules)") == "False"
+
+
 @pytest.mark.parametrize(
     ("use", "answer"),
     [

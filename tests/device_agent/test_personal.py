@@ -9,6 +9,7 @@ import pytest
 
 from device_agent import commands as do
 from device_agent.adapters.belongings import Belongings
+from device_agent.adapters.drift_file import DriftFile
 from device_agent.adapters.model_cache import ModelCache
 from device_agent.adapters.personalizing import personal_parameters
 from device_agent.adapters.workbench import Workbench
@@ -232,7 +233,7 @@ def test_what_is_forgotten_during_a_training_does_not_come_back(tmp_path: Path) 
             belongings.forget()
             return False
 
-    bench = Workbench(person.settings, person.process()[1], belongings, person.told.append)
+    bench = Workbench(person.settings, person.process()[1], belongings, person.told.append, DriftFile(tmp_path))
     person.sequence = 2
     bench.train(person.task(), ModelCache(tmp_path).open(), Forgetful())
     assert not list(tmp_path.glob("personal*"))

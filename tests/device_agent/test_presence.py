@@ -31,6 +31,7 @@ def test_the_state_is_retained_and_told_with_every_connection() -> None:
         "boot": "b" * 16,
         "version": None,
         "reason": "",
+        "drifting": False,
     }
     driver.cut()
     assert names(driver, driver.connect()) == ["idle"]

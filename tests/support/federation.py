@@ -115,6 +115,12 @@ class Federation:
         config.write_text(self._agent_toml(name, data, port or self.port, interval_s))
         return self._spawn(name, "device_agent", config, self.agents_within if within is None else within)
 
+    def start_agent_with(self, number: int, text: str) -> subprocess.Popen[bytes]:
+        """Start an agent with a configuration of the test's own; its state is in ``device-N-state``."""
+        config = self.directory / f"device-{number}.toml"
+        config.write_text(text)
+        return self._spawn(f"device-{number}", "device_agent", config, self.agents_within)
+
     def _spawn(self, name: str, module: str, config: Path, within: Sequence[str]) -> subprocess.Popen[bytes]:
         started = ["-c", FALSE_CLOCK] if self.false_clock else ["-m"]
         with (self.directory / f"{name}.log").open("ab") as log:
