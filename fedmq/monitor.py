@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from protocol.link import BrokerSettings
 
 POLL_S = 0.25
+ANSWER_S = 20.0
+"""So long a broker may take to answer before listening begins all the same."""
 PLAIN_WIDTH = 100
 """Where there is no terminal, whose width could be asked."""
 TALL = 10_000
@@ -48,10 +50,16 @@ def watch(broker: BrokerSettings, federation: str, console: Console, interrupted
 
 
 def look(broker: BrokerSettings, federation: str, seconds: float) -> tuple[FleetView, float]:
-    """Listen for so many seconds; return what was heard, and when that was by the view's clock."""
+    """Listen for so many seconds; return what was heard, and when that was by the view's clock.
+
+    They begin when the broker has taken the subscriptions, or the first attempt to reach it has failed.
+    """
     watcher = Watcher(broker, federation)
     watcher.start()
+    deadline = time.monotonic() + ANSWER_S
     try:
+        while not (watcher.subscribed or watcher.problem) and time.monotonic() < deadline:
+            watcher.poll(POLL_S / 5)
         watcher.poll(seconds)
     finally:
         watcher.stop()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedmq.processes import Child
     from fedmq.timeline import Action, Timeline
 
-GRACE_S = 10.0
+GRACE_S = 30.0
 """To a process that was asked to end, before it is killed."""
 NEWS_S = 6.0
 """How long a piece of news stays in the picture."""

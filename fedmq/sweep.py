@@ -8,18 +8,18 @@ import time
 from typing import TYPE_CHECKING
 
 from protocol.adapters.mqtt import MqttLink
-from protocol.link import LinkUp, Received
+from protocol.link import LinkUp, Received, Subscribed
 from protocol.topics import Topics
 
 if TYPE_CHECKING:
     from protocol.link import BrokerSettings, LinkEvent
 
 MAX_INBOX = 10_000
-QUIET_S = 0.5
+QUIET_S = 1.0
 """No further retained message for so long: that was all."""
 
 
-def sweep(broker: BrokerSettings, federation: str, timeout_s: float = 5.0) -> int:
+def sweep(broker: BrokerSettings, federation: str, timeout_s: float = 20.0) -> int:
     """Clear everything that is retained under the federation's topics; return how many messages that were.
 
     The federation's processes must have ended, or they would publish it again.
@@ -43,7 +43,8 @@ def sweep(broker: BrokerSettings, federation: str, timeout_s: float = 5.0) -> in
             event = inbox.get(timeout=min(left_s, wait_s))
             if isinstance(event, LinkUp):
                 link.subscribe([f"{Topics(federation).root}/#"])
-                wait_s = QUIET_S
+            elif isinstance(event, Subscribed):
+                wait_s = QUIET_S  # retained messages follow the answer
             elif isinstance(event, Received) and event.retain and event.payload:
                 cleared += link.publish(event.topic, b"", retain=True)
     except queue.Empty:

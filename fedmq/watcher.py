@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fedmq.fleet import FleetView
 from protocol.adapters.mqtt import MqttLink
 from protocol.errors import ProtocolError
-from protocol.link import LinkDown, LinkUp, Received
+from protocol.link import LinkDown, LinkUp, Received, Subscribed
 from protocol.status import AggregatorMetrics, AggregatorState, DeviceMetrics, DeviceState, decode_status
 from protocol.topics import Topics
 
@@ -28,6 +28,8 @@ class Watcher:
         self.topics = Topics(federation)
         self.view = FleetView(federation) if max_devices is None else FleetView(federation, max_devices)
         self.connected = False
+        self.subscribed = False
+        """Whether the broker has answered: from then on there is something to hear."""
         self.problem = ""
         """Why there is no connection, when there is none."""
         self._inbox: queue.Queue[LinkEvent] = queue.Queue(maxsize=MAX_INBOX)
@@ -69,8 +71,10 @@ class Watcher:
                 topics = self.topics
                 states = [topics.aggregator_state, topics.all_device_states]
                 self._link.subscribe([*states, topics.aggregator_metrics, topics.all_device_metrics])
+            case Subscribed():
+                self.subscribed = True
             case LinkDown():
-                self.connected, self.problem = False, event.reason
+                self.connected, self.subscribed, self.problem = False, False, event.reason
             case Received():
                 self._take_in(event, now)
 

@@ -88,7 +88,7 @@ def test_it_watches_until_it_is_interrupted(any_broker: EmbeddedBroker, publishe
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30, color_system=None)
     assert isinstance(console.file, io.StringIO)
     screen = console.file
-    left = 200
+    left = 400
 
     def interrupted() -> bool:
         nonlocal left
