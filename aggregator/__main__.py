@@ -19,7 +19,7 @@ except ModuleNotFoundError as missing:
     hint = "pip install 'fedmq[aggregator]'"
     raise SystemExit(f"fedmq-aggregator: {missing.name} is not installed, as on a device; {hint}") from missing
 
-from aggregator.adapters import cli_cards, cli_surveys, operating, tables
+from aggregator.adapters import cli_canary, cli_cards, cli_surveys, operating, tables
 from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, ask
 from aggregator.adapters.errors import ExportFailed, StoreError, StoreRefused
 from aggregator.adapters.exports import ExportLog
@@ -54,6 +54,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_surveys.survey_app, name="survey")
+app.add_typer(cli_canary.canary_app, name="canary")
 app.command()(cli_surveys.surveys)
 app.command()(cli_cards.card)
 
@@ -134,11 +135,11 @@ def versions(
 ) -> None:
     """List the versions of the model."""
     with open_registry(_state_dir(config)) as registry:
-        lines = registry.versions(newest)
+        lines, tried = registry.versions(newest), registry.tried(newest)
     if json:
         _print_json(msgspec.to_builtins(lines))
     else:
-        _print(tables.versions_table(lines))
+        _print(tables.versions_table(lines, tried))
 
 
 @app.command()

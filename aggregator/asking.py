@@ -119,7 +119,7 @@ class Asking:
     def open(self, event: SurveyRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
         """Ask what an operator wants to know."""
         survey = Survey(id=event.request_id, kind=event.kind, fraction=event.fraction, min_examples=event.min_examples)
-        together = [*self._surveys.announced, survey]
+        together = [*(each for each in self._surveys.announced if each.kind != "comparison"), survey]
         size = largest_manifest_bytes(self._settings, self._model, self._keys, together)
         if size > MAX_MANIFEST_BYTES:
             text = f"the manifest would have {size} bytes with it, at most {MAX_MANIFEST_BYTES} are allowed"
@@ -138,6 +138,9 @@ class Asking:
             return [], Reply(request_id=event.request_id, error=text)
         if event.survey == self._thresholds.survey:
             text = "the threshold for anomalies waits for this survey; set [anomaly] min_devices to fewer"
+            return [], Reply(request_id=event.request_id, error=text)
+        if self._ledger.candidate and event.survey == self._ledger.candidate.survey:
+            text = "this one decides on a candidate; close it with: fedmq-aggregator canary publish (or withdraw)"
             return [], Reply(request_id=event.request_id, error=text)
         try:
             saved = self._surveys.close(event.survey, wall)

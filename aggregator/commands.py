@@ -15,18 +15,24 @@ from aggregator.events import Level
 from aggregator.records import (
     Aggregation,
     Answer,
+    CandidateRecord,
     Counters,
     DeviceRecord,
     Findings,
     JournalEntry,
+    Outcome,
     ServerState,
     Shelf,
     VersionRecord,
 )
 from models import Metrics
+from models.comparison import Comparison
 from models.statistics import FeatureStatistics
 from protocol.link import Received
 from protocol.surveys import Survey
+
+Total: TypeAlias = FeatureStatistics | Metrics | Comparison
+"""What the answers to a survey add up to."""
 
 
 class Journal(Struct, frozen=True):
@@ -37,13 +43,30 @@ class Journal(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveAggregation:
-    """Keep the end of the buffer, and empty the journal; with a version, make it the current one."""
+    """Keep the end of the buffer, and empty the journal; with a version, make it the current one.
+
+    A candidate is kept beside the current version, in the place of none.
+    """
 
     aggregation: Aggregation
     version: VersionRecord | None = None
     server: ServerState | None = None
+    candidate: CandidateRecord | None = None
     shelf: tuple[Shelf, ...] = ()
     withdrawn: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveVerdict:
+    """Keep what became of the candidate, which is none from now on: the current version, or withdrawn."""
+
+    outcome: Outcome
+    reason: str
+    metrics: Mapping[str, float]
+    """What the verdict stands on."""
+    version: VersionRecord | None = None
+    server: ServerState | None = None
+    shelf: tuple[Shelf, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +91,7 @@ class SaveSurvey:
     survey: Survey
     opened: float
     closed: float | None
-    total: FeatureStatistics | Metrics
+    total: Total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +99,7 @@ class SaveAnswer:
     """Keep an accepted report: who answered, its sequence number, and what all answers add up to with it."""
 
     answer: Answer
-    total: FeatureStatistics | Metrics
+    total: Total
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +109,9 @@ class SaveFindings:
     findings: Findings
 
 
-StoreCommand: TypeAlias = SaveSurvey | SaveAnswer | SaveFindings | Journal | SaveAggregation | SaveFleet | SaveIssued
+StoreCommand: TypeAlias = (
+    SaveSurvey | SaveAnswer | SaveFindings | SaveVerdict | Journal | SaveAggregation | SaveFleet | SaveIssued
+)
 
 
 class Acknowledge(Struct, frozen=True):

@@ -143,6 +143,29 @@ class EvaluationTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Withhold a version whose step from the current one is longer; 0: no bound."""
 
 
+class CanaryTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[canary]``: a new version is tried by a part of the fleet before all of it gets it."""
+
+    fraction: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    """Share of the fleet that compares a candidate with the current version; 0: versions are published at once."""
+    min_answers: PositiveCount = 3
+    """Devices with held-out examples that must have compared."""
+    max_worse: NonNegative = 0.02
+    """What is allowed: of an accuracy in points (0.02: two per cent), of all else as a share of the current one's."""
+    measure: Literal["", "accuracy", "loss", "mse", "mae", "error"] = ""
+    """By which to judge; empty: the task's own (accuracy, mse or error)."""
+    certainty: NonNegative = 1.0
+    """Wait for more answers while the margin is within so many standard errors; 0: never."""
+    max_weight: PositiveCount = 100
+    """A device counts as much as it has examples, at most so many."""
+    min_examples: PositiveCount = 1
+    """A device with fewer says that it has none."""
+    wait_s: Positive = 600.0
+    """Then it is decided on what there is. Counted by the process: a restart begins anew."""
+    on_timeout: Literal["withdraw", "publish"] = "withdraw"
+    """What becomes of a candidate that too few have compared by then."""
+
+
 class DownlinkTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[downlink]``: how versions travel to the devices."""
 
@@ -226,6 +249,7 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     evaluation: EvaluationTable = EvaluationTable()
     statistics: StatisticsTable = StatisticsTable()
     anomaly: AnomalyTable = AnomalyTable()
+    canary: CanaryTable = CanaryTable()
     downlink: DownlinkTable = DownlinkTable()
     registry: RegistryTable = RegistryTable()
     pace: PaceTable = PaceTable()

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from aggregator.admission import Refused
 from aggregator.asking import Asking
+from aggregator.canary import Canary
 from aggregator.commanding import Commander
 from aggregator.commands import Acknowledge, Command, Exit, Log, SaveFleet, Subscribe
 from aggregator.configuration import AggregatorSettings
@@ -18,11 +19,12 @@ from aggregator.fleet import Fleet
 from aggregator.frozen import Carried
 from aggregator.intake import Intake
 from aggregator.keyring import NO_KEYS, Keyring
-from aggregator.ledger import Ledger, first_version
+from aggregator.ledger import Ledger
 from aggregator.manifests import History
 from aggregator.operators import Operators
 from aggregator.pace import Pace
 from aggregator.presence import Presence
+from aggregator.recording import first_version
 from aggregator.records import Restored
 from aggregator.releasing import Releases
 from aggregator.reports import note
@@ -62,7 +64,7 @@ class AggregatorCore:
         self.topics = Topics(settings.aggregator.federation)
         self._origin_of = lru_cache(MAX_ORIGINS)(self.topics.parse_device_topic)
         self.ledger = Ledger(settings, model, restored, evaluate, keys=keys, carried=carried)
-        self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples)
+        self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples, settings.canary.max_weight)
         self._asking = Asking(settings, model, self._surveys, self.ledger, keys)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
         pace = Pace(settings.pace.updates_per_s)
@@ -84,7 +86,8 @@ class AggregatorCore:
             self._presence,
             commander,
         )
-        self._releases = Releases(self.ledger, self._asking, self.fleet, pace, self._speaker)
+        self._canary = Canary(settings.canary, model.task, self.ledger, self._surveys, self.fleet)
+        self._releases = Releases(self.ledger, self._asking, self._canary, self.fleet, pace, self._speaker)
         self._operators = Operators(self.status, self._releases, self._asking, commander, self.fleet, self._speaker)
 
     @property
@@ -123,7 +126,8 @@ class AggregatorCore:
         """Return when a ``Tick`` is wanted, in the time of ``now``."""
         if self._may_begin_to_ask:
             return -math.inf
-        deadlines = (self._presence.deadline, self._speaker.deadline, self._asking.deadline)
+        tried_until = self._canary.deadline if self._presence.active else None
+        deadlines = (self._presence.deadline, self._speaker.deadline, self._asking.deadline, tried_until)
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
@@ -148,7 +152,7 @@ class AggregatorCore:
             case ScheduleDue():
                 return self._releases.scheduled(now, wall)
             case MetricsDue():
-                return self._metrics_due(now)
+                return self._metrics_due(now, wall)
             case StopRequested():
                 return self._stop()
             case StoreFailed():
@@ -228,6 +232,7 @@ class AggregatorCore:
         if self._settings.metrics.broker_dropped_topic:
             topics.append(self._settings.metrics.broker_dropped_topic)
         self._asking.wait(now)
+        self._canary.wait(now)
         return [Subscribe(tuple(topics)), *self._speaker.state(), *self._speaker.announce()]
 
     def _tick(self, now: float, wall: float) -> list[Command]:
@@ -240,11 +245,12 @@ class AggregatorCore:
         self._asking.tick(now)
         return [*commands, *self._releases.due(now, wall)] if self._presence.active else commands
 
-    def _metrics_due(self, now: float) -> list[Command]:
+    def _metrics_due(self, now: float, wall: float) -> list[Command]:
         self._intake.expire(now)
         self.fleet.refresh()
         self.status.measure_rate(now)
-        return self._speaker.metrics(now, at_once=True)
+        decided = self._releases.wait_in_vain(now, wall) if self._presence.active else []
+        return [*decided, *self._speaker.metrics(now, at_once=True)]
 
     def _store_failed(self, event: StoreFailed) -> list[Command]:
         text = "cannot store; devices are asked to keep updates"

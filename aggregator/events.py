@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from protocol.link import LinkEvent
 from protocol.messages import CommandAction
-from protocol.surveys import SurveyKind
+from protocol.surveys import AskedKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class SurveyRequested:
     """An operator asks the fleet; the survey gets the id of the request."""
 
     request_id: str
-    kind: SurveyKind
+    kind: AskedKind
     fraction: float
     min_examples: int
 
@@ -81,6 +81,17 @@ class SurveyCloseRequested:
 
     request_id: str
     survey: str
+
+
+CanaryAction: TypeAlias = Literal["publish", "withdraw"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryRequested:
+    """An operator decides on the candidate."""
+
+    request_id: str
+    action: CanaryAction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +109,7 @@ OperatorEvent: TypeAlias = (
     | QuarantineRequested
     | SurveyRequested
     | SurveyCloseRequested
+    | CanaryRequested
 )
 Event: TypeAlias = LinkEvent | ScheduleDue | MetricsDue | Tick | StopRequested | OperatorEvent | StoreFailed
 

@@ -5,6 +5,7 @@ Restoring replays the journal in its order, so that buffer and sum have the same
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from dataclasses import replace
 from typing import Any
@@ -15,63 +16,36 @@ import numpy as np
 from aggregator.admission import Gate, Refused
 from aggregator.buffer import Buffer, Contribution
 from aggregator.clipping import NormMedian
-from aggregator.commands import SaveAggregation, SaveFindings
+from aggregator.commands import SaveAggregation, SaveFindings, SaveVerdict
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render, vector_of
 from aggregator.frozen import Carried
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.publishing import restock
+from aggregator.recording import record_of, shelf_of
 from aggregator.records import (
     MAX_INCARNATIONS,
+    WITHDRAWN,
     Aggregation,
+    CandidateRecord,
     JournalEntry,
     Outcome,
     Restored,
     ServerState,
     Shelf,
-    VersionKind,
     VersionRecord,
 )
 from aggregator.server_optimizer import server_optimizer
 from aggregator.staleness import staleness_weight
-from aggregator.stepping import Evaluator, initial_state, objection, step
+from aggregator.stepping import Evaluator, Step, initial_state, objection, step
 from models import Model, Personal
 from models.answering import standardize_of
 from models.statistics import FeatureStatistics
 from protocol import tensors
 from protocol.messages import ModelUpdate, SealedUpdate
 
-
-def shelf_of(version: int, made: Rendition | VersionRecord, carried: Carried | None = None) -> list[Shelf]:
-    """Return the blobs of a version as they will lie on the broker: each version needs what is carried, too."""
-    blobs = [made.blob, *([made.delta.blob] if made.delta else []), *([carried.blob] if carried else [])]
-    return [Shelf(version=version, digest=blob.digest, chunk_count=blob.chunk_count) for blob in blobs]
-
-
-def record_of(version: int, kind: VersionKind, made: Rendition, created: float) -> VersionRecord:
-    """Return a version without metrics or lineage figures."""
-    return VersionRecord(
-        version=version,
-        kind=kind,
-        created=created,
-        parameters=made.parameters,
-        digest=made.digest,
-        blob=made.blob,
-        blob_bytes=made.blob_bytes,
-        delta=made.delta,
-        delta_bytes=made.delta_bytes,
-    )
-
-
-def first_version(
-    settings: AggregatorSettings, model: Model, created: float, carried: Carried | None = None
-) -> tuple[VersionRecord, ServerState, tuple[Shelf, ...]]:
-    """Return version 0, the untrained model that the seed gives, with all that a new store has to hold."""
-    seed = settings.aggregator.seed
-    master = model.init(np.random.default_rng(seed))
-    made = render(master, settings.downlink, np.random.default_rng([seed, 0]))
-    server = initial_state(master, server_optimizer(settings.aggregation))
-    return record_of(0, "initial", made, created), server, tuple(shelf_of(0, made, carried))
+BEHIND = 2
+"""Updates of earlier versions that a device may still have to send while a candidate is tried."""
 
 
 class Ledger:
@@ -102,7 +76,12 @@ class Ledger:
         self.server = restored.server
         self.findings = restored.findings
         """What is announced with the versions, whichever is current."""
-        self.shelf, self.expired = restock(restored.shelf, [], settings.downlink.keep_versions)
+        self.candidate = restored.candidate
+        """What is tried before it becomes the next version; only one at a time."""
+        self.attempts = restored.attempts
+        """So many candidates were withdrawn since the current version was made."""
+        published = tuple(entry for entry in restored.shelf if entry.version <= restored.version.version)
+        self.shelf, self.expired = restock(published, [], settings.downlink.keep_versions)
         """Blobs on the broker that no kept version needs."""
         self.withdrawn = restored.withdrawn
         self.sequences = dict(restored.sequences)
@@ -164,7 +143,9 @@ class Ledger:
         update = self._gate.opened(received)
         delta, norm = self._gate.admit(update)
         self._check_turn(update.device_id, retry_after_s)
-        staleness = self.version.version - update.base_version
+        # While a candidate is tried, what comes in goes into the version after it: most probably that will be out then.
+        newest = self.candidate.version.version if self.candidate else self.version.version
+        staleness = newest - update.base_version
         contribution = Contribution(
             device_id=update.device_id,
             incarnation=update.incarnation,
@@ -185,6 +166,9 @@ class Ledger:
 
     def _check_turn(self, device_id: str, retry_after_s: float) -> None:
         limit = self._settings.participation.contributions_per_version
+        if self.candidate is not None:
+            # A device's comparison waits behind its updates: as many as it may make now are taken, and a few of before.
+            limit = limit * (1 + self.attempts) + BEHIND
         if self.buffer.of_device(device_id) >= limit:
             text = f"version {self.version.version + 1} has its {limit} of this device"
             raise Refused("retry", "one-per-version", text, retry_after_s)
@@ -206,22 +190,79 @@ class Ledger:
 
     @property
     def quorate(self) -> bool:
-        """Whether the buffer holds enough for any version at all."""
-        return len(self.buffer) >= self._settings.schedule.quorum
+        """Whether the buffer holds enough for any version at all, and none is being tried."""
+        return self.candidate is None and len(self.buffer) >= self._settings.schedule.quorum
 
     def close(self, wall: float) -> SaveAggregation:
-        """Make the next version of the buffer, or withhold it; either way the buffer is empty afterwards."""
-        candidate = step(self.buffer, self.server, self._optimizer, self._settings.aggregation, self._split.spread)
+        """Make the next version of the buffer (or a candidate for it, with canaries), or withhold it.
+
+        Whichever it is, the buffer is empty afterwards.
+        """
+        found = step(self.buffer, self.server, self._optimizer, self._settings.aggregation, self._split.spread)
         number = self.version.version + 1
         # Not finite means that there is nothing to render or to evaluate; the gate says so.
-        finite = bool(np.isfinite(candidate.server.master).all())
-        made = self._rendered(candidate.server, number) if finite else None
+        finite = bool(np.isfinite(found.server.master).all())
+        made = self._rendered(found.server, number) if finite else None
         metrics = self._evaluate(made.vector) if made else {}
-        reason = objection(candidate, metrics, self.metrics, self._settings.evaluation)
+        reason = objection(found, metrics, self.metrics, self._settings.evaluation)
         if made is None or reason:
             return self._withhold(reason, wall, metrics)
         record = record_of(number, "aggregate", made, wall)
-        return self._publish(record, candidate.server, metrics, wall, step_norm=candidate.norm)
+        if self._settings.canary.fraction:
+            return self._try_out(record, found, metrics, wall)
+        return self._publish(record, found.server, metrics, wall, step_norm=found.norm)
+
+    def _try_out(self, record: VersionRecord, found: Step, metrics: dict[str, float], wall: float) -> SaveAggregation:
+        record = self._filled(record, self.buffer, metrics, found.norm)
+        aggregation = self._aggregation("candidate", "", wall, metrics, None)
+        self.candidate = CandidateRecord(survey=self._name(), version=record, server=found.server)
+        self._empty()
+        return SaveAggregation(
+            aggregation=aggregation, candidate=self.candidate, shelf=self._on_broker(), withdrawn=self.withdrawn
+        )
+
+    def _name(self) -> str:
+        # The same again when the transaction fails and the journal is replayed; another one for any other buffer.
+        parts = [f"{line.device_id}/{line.incarnation}/{line.sequence}" for line in self.buffer.contributions]
+        return hashlib.sha256("\n".join([self.epoch, "candidate", *parts]).encode()).hexdigest()[:16]
+
+    def _on_broker(self) -> tuple[Shelf, ...]:
+        tried = shelf_of(self.candidate.version.version, self.candidate.version) if self.candidate else []
+        return (*self.shelf, *tried)
+
+    def promote(self, figures: dict[str, float], reason: str) -> SaveVerdict:
+        """Make the candidate the current version; what is in the buffer stays there."""
+        tried = self._tried()
+        self.version, self.server, self.metrics = tried.version, tried.server, tried.version.metrics
+        self.attempts = 0
+        fresh = shelf_of(tried.version.version, tried.version, self.carried)
+        self.shelf, self.expired = restock(self.shelf, fresh, self._settings.downlink.keep_versions)
+        self.candidate = None
+        self._gate = self._made_gate()
+        return SaveVerdict(
+            outcome="published",
+            reason=reason,
+            metrics={**tried.version.metrics, **figures},
+            version=tried.version,
+            server=tried.server,
+            shelf=self.shelf,
+        )
+
+    def withdraw(self, figures: dict[str, float], reason: str) -> SaveVerdict:
+        """Give the candidate up: the current version stays, and with it the state from which the next step starts."""
+        tried = self._tried()
+        self.candidate = None
+        self.attempts += 1
+        needed = {entry.digest for entry in self.shelf}
+        gone = [entry for entry in shelf_of(WITHDRAWN, tried.version) if entry.digest not in needed]
+        self.shelf, self.expired = restock(self.shelf, gone, self._settings.downlink.keep_versions)
+        metrics = {**tried.version.metrics, **figures}
+        return SaveVerdict(outcome="withdrawn", reason=reason, metrics=metrics, shelf=self.shelf)
+
+    def _tried(self) -> CandidateRecord:
+        if self.candidate is None:
+            raise RuntimeError("there is no candidate")
+        return self.candidate
 
     def roll_back(self, target: int, parameters: bytes, wall: float) -> SaveAggregation:
         """Make a new version with the target's parameters, set the open buffer aside, withdraw what lies between."""
@@ -276,28 +317,28 @@ class Ledger:
     ) -> SaveAggregation:
         # A rollback's version holds nothing of the buffer; those updates count as set aside.
         folded = self.buffer if rolled_back_to is None else self._new_buffer()
-        record = replace(
-            record,
-            metrics=metrics,
-            num_updates=len(folded),
-            total_weight=folded.sum.weight,
-            step_norm=step_norm,
-            rolled_back_to=rolled_back_to,
-        )
+        record = replace(self._filled(record, folded, metrics, step_norm), rolled_back_to=rolled_back_to)
         outcome: Outcome = "published" if rolled_back_to is None else "set-aside"
         aggregation = self._aggregation(outcome, "", wall, metrics, record.version)
         fresh = shelf_of(record.version, record, self.carried)
         self.shelf, self.expired = restock(self.shelf, fresh, self._settings.downlink.keep_versions)
         self.version, self.server, self.metrics = record, server, metrics
+        self.attempts = 0
         self._empty()
         return SaveAggregation(
-            aggregation=aggregation, version=record, server=server, shelf=self.shelf, withdrawn=self.withdrawn
+            aggregation=aggregation, version=record, server=server, shelf=self._on_broker(), withdrawn=self.withdrawn
+        )
+
+    @staticmethod
+    def _filled(record: VersionRecord, folded: Buffer, metrics: dict[str, float], step_norm: float) -> VersionRecord:
+        return replace(
+            record, metrics=metrics, num_updates=len(folded), total_weight=folded.sum.weight, step_norm=step_norm
         )
 
     def _withhold(self, reason: str, wall: float, metrics: dict[str, float]) -> SaveAggregation:
         aggregation = self._aggregation("withheld", reason, wall, metrics, None)
         self._empty()
-        return SaveAggregation(aggregation=aggregation, shelf=self.shelf, withdrawn=self.withdrawn)
+        return SaveAggregation(aggregation=aggregation, shelf=self._on_broker(), withdrawn=self.withdrawn)
 
     def _aggregation(
         self, outcome: Outcome, reason: str, wall: float, metrics: dict[str, float], version: int | None

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aggregator.configuration import AggregatorSettings
+from msgspec import structs
+
+from aggregator.configuration import AggregatorSettings, CanaryTable
 from aggregator.frozen import ENCODING, MAX_BACKBONE_BYTES
 from aggregator.keyring import NO_KEYS, Keyring
-from aggregator.records import Findings, VersionRecord
+from aggregator.records import CandidateRecord, Findings, VersionRecord
 from models import Model, Personal, Pipeline, TrainingPlan
 from models.answering import classes_of
 from models.weighting import class_weights
 from protocol import tensors
-from protocol.messages import MAX_CHUNK_BYTES, MAX_MANIFEST_BYTES, BackboneRef, BlobRef, DeltaRef, Manifest
+from protocol.messages import (
+    MAX_CHUNK_BYTES,
+    MAX_MANIFEST_BYTES,
+    BackboneRef,
+    BlobRef,
+    Candidate,
+    DeltaRef,
+    Manifest,
+    Participation,
+)
 from protocol.settings import ConfigurationError
 from protocol.surveys import Survey
 from protocol.thresholds import Threshold
@@ -49,8 +60,13 @@ def manifest_of(
     trains: bool = True,
     findings: Findings = NO_FINDINGS,
     backbone: BackboneRef | None = None,
+    candidate: CandidateRecord | None = None,
+    attempts: int = 0,
 ) -> Manifest:
-    """Return the announcement of a version, of the open surveys, and of what earlier ones found."""
+    """Return the announcement of a version, of the open surveys and what earlier ones found, and of a candidate.
+
+    ``attempts`` candidates came to nothing since this version was made: so often its devices may train it once more.
+    """
     return Manifest(
         federation=settings.aggregator.federation,
         epoch=history.epoch,
@@ -66,10 +82,11 @@ def manifest_of(
         features=Pipeline.from_data(settings.features).to_data() if settings.features else {},
         personal=Personal.from_data(settings.personal).to_data() if settings.personal else {},
         backbone=backbone,
-        participation=settings.participation,
+        participation=participation_of(settings.participation, attempts),
         trains=trains,
         surveys=list(surveys),
         anomaly=findings.threshold if settings.anomaly.quantile else None,
+        candidate=_announced(candidate) if candidate else None,
         signing_keys=keys.signing_keys,
         sealing=keys.sealing,
     )
@@ -107,7 +124,36 @@ def largest_manifest_bytes(
     manifest = manifest_of(
         settings, model, history, version, keys, surveys=surveys, findings=findings, backbone=backbone
     )
+    if settings.canary.fraction:
+        survey = survey_of("f" * 16, settings.canary)
+        tried = Candidate(survey=survey.id, version=_LARGEST_VERSION, parameters=_ANY_DIGEST, blob=version.blob)
+        participation = participation_of(settings.participation, MAX_ATTEMPTS)
+        manifest = structs.replace(
+            manifest, surveys=[*manifest.surveys, survey], candidate=tried, participation=participation
+        )
     return len(keys.manifest(manifest))
+
+
+MAX_ATTEMPTS = 1000
+"""So often a version is trained once more: then something is wrong that no further attempt will mend."""
+
+
+def participation_of(participation: Participation, attempts: int) -> Participation:
+    """Return how a version is trained of which so many attempts at a next one were withdrawn."""
+    if not attempts:
+        return participation
+    contributions = participation.contributions_per_version * (1 + min(attempts, MAX_ATTEMPTS))
+    return structs.replace(participation, contributions_per_version=min(contributions, 2**40 - 1))
+
+
+def survey_of(name: str, settings: CanaryTable) -> Survey:
+    """Return the survey that compares a candidate with the current version."""
+    return Survey(id=name, kind="comparison", fraction=settings.fraction, min_examples=settings.min_examples)
+
+
+def _announced(candidate: CandidateRecord) -> Candidate:
+    version = candidate.version
+    return Candidate(survey=candidate.survey, version=version.version, parameters=version.digest, blob=version.blob)
 
 
 def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> None:

@@ -9,6 +9,7 @@ from aggregator.asking import Asking
 from aggregator.commanding import Commander
 from aggregator.commands import Command, Reply
 from aggregator.events import (
+    CanaryRequested,
     DeviceCommandRequested,
     OperatorEvent,
     QuarantineRequested,
@@ -36,13 +37,15 @@ class Operators:
         self._fleet = fleet
         self._speaker = speaker
 
-    def handle(self, event: OperatorEvent, now: float, wall: float) -> list[Command]:
+    def handle(self, event: OperatorEvent, now: float, wall: float) -> list[Command]:  # noqa: PLR0911 - a table of events
         """Do what is asked, or say why not."""
         match event:
             case StatusRequested():
                 return [Reply(request_id=event.request_id, body=msgspec.to_builtins(self._status.metrics()))]
             case RollbackRequested():
                 return self._releases.roll_back(event, now, wall)
+            case CanaryRequested():
+                return self._releases.decide(event, now, wall)
             case DeviceCommandRequested():
                 return self._commander.send(event, wall, link_up=self._speaker.link_up)
             case QuarantineRequested():

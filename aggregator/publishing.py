@@ -9,7 +9,7 @@ from collections import deque
 
 from aggregator.commands import Command, Log, Publish
 from aggregator.frozen import Carried
-from aggregator.records import Shelf
+from aggregator.records import WITHDRAWN, Shelf
 from protocol.chunks import split
 from protocol.messages import BlobRef
 from protocol.topics import Topics
@@ -179,7 +179,7 @@ def restock(shelf: tuple[Shelf, ...], fresh: list[Shelf], keep: int) -> tuple[tu
     and nobody else knows its name.
     """
     everything = (*shelf, *fresh)
-    keepers = set(sorted({entry.version for entry in everything})[-keep:])
+    keepers = set(sorted({entry.version for entry in everything} - {WITHDRAWN})[-keep:])
     kept = tuple(entry for entry in everything if entry.version in keepers)
     needed = {entry.digest for entry in kept}
     expired = tuple(entry for entry in everything if entry.version not in keepers and entry.digest not in needed)

@@ -18,7 +18,7 @@ MAX_INCARNATIONS = 16
 """Of one device: it makes a new one when its disk is lost. More than a few are a fault, and must not fill ours."""
 
 VersionKind: TypeAlias = Literal["initial", "statistics", "aggregate", "rollback"]
-Outcome: TypeAlias = Literal["published", "withheld", "set-aside"]
+Outcome: TypeAlias = Literal["published", "withheld", "set-aside", "candidate", "withdrawn"]
 
 
 class JournalEntry(Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregation:
-    """The end of one buffer: published as a version, withheld by the gate, or set aside by a rollback."""
+    """The end of one buffer: a version, withheld by the gate, set aside by a rollback, or a candidate for a while."""
 
     outcome: Outcome
     base_version: int
@@ -75,6 +75,21 @@ class Aggregation:
     created: float
     lineage: tuple[Contribution, ...]
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRecord:
+    """What may become the next version, with the server state that it would lead to."""
+
+    survey: str
+    """Which asks devices to compare it with the current version."""
+    version: VersionRecord
+    """As it would be published."""
+    server: ServerState
+
+
+WITHDRAWN = -1
+"""Stands for a shelf's version when what lies there was withdrawn: nobody needs it."""
 
 
 class Shelf(Struct, frozen=True, kw_only=True):
@@ -168,6 +183,8 @@ class Counters(Struct, kw_only=True):
     retry: int = 0
     versions_published: int = 0
     versions_withheld: int = 0
+    versions_withdrawn: int = 0
+    """Candidates that did not become versions."""
     bytes_received: int = 0
     update_bytes: int = 0
     refusals: dict[str, int] = {}
@@ -199,6 +216,9 @@ class Restored:
     withdrawn: tuple[tuple[int, int], ...] = ()
     """Ranges of versions (first, last) that rollbacks took back: no update may build on them."""
     shelf: tuple[Shelf, ...] = ()
+    candidate: CandidateRecord | None = None
+    attempts: int = 0
+    """So many candidates were withdrawn since the current version was made."""
     surveys: tuple[SurveyRecord, ...] = ()
     """Those that are open, the oldest first."""
     findings: Findings = field(default_factory=Findings)

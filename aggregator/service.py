@@ -37,11 +37,13 @@ from aggregator.commands import (
     Reply,
     SaveAggregation,
     SaveFindings,
+    SaveVerdict,
     StoreCommand,
     Subscribe,
 )
 from aggregator.core import AggregatorCore, ShellFigures
 from aggregator.events import (
+    CanaryRequested,
     DeviceCommandRequested,
     Event,
     MetricsDue,
@@ -319,6 +321,7 @@ class Service:
                     | QuarantineRequested()
                     | SurveyRequested()
                     | SurveyCloseRequested()
+                    | CanaryRequested()
                 ):
                     commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
                 case StatusRequested() | StopRequested():
@@ -374,7 +377,7 @@ class Service:
                 log.log(getattr(logging, level.upper()), "%s", with_fields(text, fields))
             case Exit():
                 self._exit = self._exit or command
-            case SaveAggregation(version=version, shelf=shelf) if version:
+            case SaveAggregation(version=version, shelf=shelf) | SaveVerdict(version=version, shelf=shelf) if version:
                 self._snapshots.note(version, shelf)
                 self._exporter.note(version)
             case SaveFindings(findings=findings):

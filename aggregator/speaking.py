@@ -82,6 +82,8 @@ class Speaker:
         chunks = chunk_publishes(self._topics, version.blob, version.blob_bytes)
         if version.delta:
             chunks += chunk_publishes(self._topics, version.delta.blob, version.delta_bytes)
+        if (candidate := self._ledger.candidate) is not None:
+            chunks += chunk_publishes(self._topics, candidate.version.blob, candidate.version.blob_bytes)
         manifest = manifest_of(
             self._settings,
             self._model,
@@ -92,6 +94,8 @@ class Speaker:
             trains=self._ledger.trains,
             findings=self._ledger.findings,
             backbone=self._ledger.carried.ref if self._ledger.carried else None,
+            candidate=self._ledger.candidate,
+            attempts=self._ledger.attempts,
         )
         return self._announcer.begin(chunks, self._keys.manifest(manifest), self._ledger.expired)
 

@@ -78,6 +78,8 @@ class Status:
             f"{buffered} of {self._goal} buffered" if self._goal else f"{buffered} buffered",
             f"{fleet.online_estimate} of {len(fleet.devices)} devices there",
         ]
+        if self._ledger.candidate is not None:
+            parts.insert(1, f"trying version {self._ledger.candidate.version.version}")
         if fleet.drifting:
             parts.append(f"{fleet.drifting} drifting")
         if fleet.quarantined:
@@ -115,6 +117,8 @@ class Status:
             version=self._ledger.version.version,
             versions_published=counters.versions_published,
             versions_withheld=counters.versions_withheld,
+            versions_withdrawn=counters.versions_withdrawn,
+            candidate=self._ledger.candidate.version.version if self._ledger.candidate else None,
             devices_known=len(self._fleet.devices),
             devices_online=self._fleet.online_estimate,
             devices_drifting=self._fleet.drifting,

@@ -7,22 +7,26 @@ sequence are one transaction.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from aggregator.admission import Gate, Refused
-from aggregator.commands import SaveAnswer, SaveSurvey
+from aggregator.commands import SaveAnswer, SaveSurvey, Total
 from aggregator.records import Answer, SurveyRecord
 from models import DataError, Model
 from models.answering import NO_METRICS, classes_of, columns_of, metrics_from_data, no_statistics
-from models.metrics import Metrics, ReconstructionMetrics
+from models.comparison import Comparison
+from models.metrics import ReconstructionMetrics
 from models.statistics import GRID, MAX_CLASSES, MAX_COLUMNS, FeatureStatistics
 from protocol.errors import ProtocolError
 from protocol.sampling import is_asked
-from protocol.surveys import MAX_CONTENT_BYTES, MAX_SURVEYS, Report, SealedReport, Survey, unpack_content
+from protocol.surveys import MAX_CONTENT_BYTES, MAX_SURVEYS, Report, SealedReport, Survey, SurveyKind, unpack_content
 
-Sum: TypeAlias = FeatureStatistics | Metrics
+_CONTENTS: Mapping[SurveyKind, tuple[str, ...]] = {
+    "statistics": ("statistics",),
+    "evaluation": ("metrics",),
+    "comparison": ("metrics", "candidate"),
+}
 
 
 class CannotAsk(Exception):  # noqa: N818 - an answer to the operator
@@ -33,7 +37,7 @@ class CannotAsk(Exception):  # noqa: N818 - an answer to the operator
 class _Open:
     survey: Survey
     opened: float
-    total: Sum
+    total: Total
     answered: set[str]
     with_examples: int
 
@@ -41,9 +45,10 @@ class _Open:
 class Surveys:
     """The open surveys, under a bound on their number; what is known of each is a sum, and who has answered."""
 
-    def __init__(self, model: Model, restored: Iterable[SurveyRecord], max_examples: int) -> None:
+    def __init__(self, model: Model, restored: Iterable[SurveyRecord], max_examples: int, max_weight: int = 1) -> None:
         self._model = model
         self._max_examples = max_examples
+        self._max_weight = max_weight
         self._open: dict[str, _Open] = {}
         for record in restored:
             # A survey that was open when [model] changed to another task of the same shape is given up.
@@ -62,7 +67,7 @@ class Surveys:
     @property
     def full(self) -> bool:
         """Whether no other can be opened."""
-        return len(self._open) >= MAX_SURVEYS
+        return sum(found.survey.kind != "comparison" for found in self._open.values()) >= MAX_SURVEYS
 
     @property
     def announced(self) -> list[Survey]:
@@ -95,16 +100,35 @@ class Surveys:
             raise TypeError(f"survey {survey} is of another kind")
         return total
 
+    def comparison(self, survey: str) -> Comparison:
+        """Return what the answers to an open comparison add up to."""
+        total = self._open[survey].total
+        if not isinstance(total, Comparison):
+            raise TypeError(f"survey {survey} is of another kind")
+        return total
+
+    def has_answered(self, survey: str, device_id: str) -> bool:
+        """Return whether this device's answer is in."""
+        return device_id in self._open[survey].answered
+
     def open(self, survey: Survey, wall: float) -> SaveSurvey:
         """Ask; raise ``CannotAsk``."""
-        if self.full:
+        if self.full and survey.kind != "comparison":
             names = ", ".join(self._open)
             raise CannotAsk(f"{MAX_SURVEYS} surveys are open already; close one first: {names}")
         if survey.kind == "statistics":
             check_countable(self._model)
-        total: Sum = no_statistics(self._model) if survey.kind == "statistics" else NO_METRICS[self._model.task]
-        self._open[survey.id] = _Open(survey, wall, total, set(), 0)
+        self._open[survey.id] = _Open(survey, wall, self._nothing(survey), set(), 0)
         return self._saved(self._open[survey.id], closed=None)
+
+    def _nothing(self, survey: Survey) -> Total:
+        match survey.kind:
+            case "statistics":
+                return no_statistics(self._model)
+            case "evaluation":
+                return NO_METRICS[self._model.task]
+            case "comparison":
+                return Comparison.none(self._model.task)
 
     def close(self, survey: str, wall: float) -> SaveSurvey:
         """Ask no more; raise ``CannotAsk`` when it is not open."""
@@ -131,7 +155,6 @@ class Surveys:
         found.total = _together(found.total, figures)
         found.answered.add(report.device_id)
         found.with_examples += examples > 0
-        summary = {} if isinstance(figures, FeatureStatistics) else figures.summary()
         answer = Answer(
             survey=report.survey,
             device_id=report.device_id,
@@ -139,7 +162,7 @@ class Surveys:
             sequence=report.sequence,
             version=report.base_version,
             examples=examples,
-            figures=summary,
+            figures=_summary(figures),
         )
         return SaveAnswer(answer=answer, total=found.total)
 
@@ -150,14 +173,14 @@ class Surveys:
             MAX_CONTENT_BYTES, columns_of(self._model) * (64 + 5 * GRID.size) + 9 * classes_of(self._model) + 1024
         )
 
-    def _read(self, survey: Survey, content: bytes) -> tuple[int, Sum]:
+    def _read(self, survey: Survey, content: bytes) -> tuple[int, Total]:
         """Return the examples and the figures about them; raise ``ProtocolError`` or ``DataError``."""
         if len(content) > self.largest_bytes:
             raise DataError(f"content of {len(content)} bytes where at most {self.largest_bytes} make sense")
         data = unpack_content(content)
-        wanted = "statistics" if survey.kind == "statistics" else "metrics"
-        if data.keys() != {"examples", wanted}:
-            raise DataError(f"content is no map of examples and {wanted}")
+        wanted = _CONTENTS[survey.kind]
+        if data.keys() != {"examples", *wanted}:
+            raise DataError(f"content is no map of examples and {' and '.join(wanted)}")
         examples = data["examples"]
         if type(examples) is not int or not 0 <= examples <= self._max_examples:
             raise DataError(f"examples is no whole number from 0 to {self._max_examples}")
@@ -167,6 +190,10 @@ class Surveys:
             metrics = metrics_from_data(self._model.task, data["metrics"])
             _same(metrics.count, examples)
             return examples, metrics
+        if survey.kind == "comparison":
+            first, second = (metrics_from_data(self._model.task, data[name]) for name in wanted)
+            _same(first.count, examples)
+            return examples, Comparison.of(self._model.task, first, second, self._max_weight)
         columns, classes = columns_of(self._model), classes_of(self._model)
         found = FeatureStatistics.from_data(data["statistics"], columns, classes)
         _same(found.rows, examples * (self._model.inputs // columns))
@@ -179,10 +206,12 @@ class Surveys:
         return SaveSurvey(survey=found.survey, opened=found.opened, closed=closed, total=found.total)
 
 
-def total_of(model: Model, record: SurveyRecord) -> Sum:
+def total_of(model: Model, record: SurveyRecord) -> Total:
     """Return the sum that the store holds; raise ``ValueError`` when it makes no sense."""
     if record.survey.kind == "evaluation":
         return metrics_from_data(model.task, record.total)
+    if record.survey.kind == "comparison":
+        return Comparison.from_data(model.task, record.total)
     return FeatureStatistics.from_data(record.total, columns_of(model), classes_of(model))
 
 
@@ -193,7 +222,16 @@ def check_countable(model: Model) -> None:
         raise CannotAsk(f"there are no statistics of so much: {text} are allowed")
 
 
-def _together(total: Sum, figures: Sum) -> Sum:
+def _summary(figures: Total) -> dict[str, float]:
+    if isinstance(figures, FeatureStatistics):
+        return {}
+    if not isinstance(figures, Comparison):
+        return figures.summary()
+    before = {f"{name}_before": value for name, value in figures.first.summary().items()}
+    return {**figures.second.summary(), **before}
+
+
+def _together(total: Total, figures: Total) -> Total:
     # Both are of the survey's kind and the model's task.
     return total + figures  # type: ignore[operator] # no union of them says so
 

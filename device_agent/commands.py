@@ -103,6 +103,29 @@ class PatchModel(Struct, frozen=True, kw_only=True):
     """The blob that ``delta.blob`` names; its digest has been checked."""
 
 
+class CacheCandidate(Struct, frozen=True, kw_only=True):
+    """Keep a candidate beside the model. Answer: ``CandidateCached`` or ``CandidateFailed``."""
+
+    manifest: Manifest
+    """Of the candidate, as ``trying.candidate_of`` makes it."""
+    data: bytes
+    """The blob that ``manifest.blob`` names; its digest has been checked."""
+
+
+class DropCandidate(Struct, frozen=True, kw_only=True):
+    """Delete the candidate."""
+
+
+class TakeCandidate(Struct, frozen=True, kw_only=True):
+    """Replace the cached model atomically by the candidate that lies beside it: it was published.
+
+    Answer: ``ModelCached``, or ``CandidateLost`` when it is not there any more, or could not be written.
+    """
+
+    manifest: Manifest
+    """Of the version that it is now."""
+
+
 class DropModel(Struct, frozen=True, kw_only=True):
     """Delete the cached model."""
 
@@ -159,6 +182,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     incarnation: str
     sequence: int
     """What the report will be called: it is sealed under that name."""
+    candidate: Manifest | None = None
+    """What to compare the cached model with; the shell opens its file, too."""
 
 
 class StopTask(Struct, frozen=True, kw_only=True):
@@ -214,6 +239,9 @@ Command: TypeAlias = (
     | SeekBackbone
     | KeepChunk
     | DropBackbone
+    | CacheCandidate
+    | DropCandidate
+    | TakeCandidate
     | Train
     | Evaluate
     | Answer

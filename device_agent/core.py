@@ -16,6 +16,7 @@ from device_agent.orders import Orders
 from device_agent.parts import parts_for
 from device_agent.records import RestoredState
 from device_agent.senses import Senses
+from device_agent.trying import Trial
 from device_agent.upstream import Upstream
 from device_agent.working import Working
 from protocol.errors import ProtocolError
@@ -61,7 +62,8 @@ class DeviceCore:
         self._gate = Gate(self._parts.topics, settings.device.id, self._parts.trust)
         self._up = Upstream(self._parts)
         self._down = Downstream(self._parts, self._up)
-        self._working = Working(self._parts, self._up, self._down)
+        self._trial = Trial(self._parts)
+        self._working = Working(self._parts, self._up, self._down, self._trial)
         self._link = Link.CLOSED
         self._why_down = ""
         self._phase = Phase.AWAKE
@@ -87,6 +89,9 @@ class DeviceCore:
             ev.CacheFailed: self._down.cache_failed,
             ev.PatchFailed: self._down.patch_failed,
             ev.BackboneFound: self._parts.frozen.found,
+            ev.CandidateCached: lambda event, _now: self._trial.cached(event),
+            ev.CandidateFailed: self._trial.failed,
+            ev.CandidateLost: self._down.candidate_lost,
             ev.TrainingDone: self._working.training_done,
             ev.EvaluationDone: self._working.evaluation_done,
             ev.SurveyAnswered: self._working.survey_answered,
@@ -144,6 +149,7 @@ class DeviceCore:
                 parts.fetch.deadline,
                 parts.frozen.deadline,
                 self._down.reread_at,
+                self._trial.deadline,
                 parts.report.deadline,
                 *parts.announce.deadlines,
             ]
@@ -177,6 +183,7 @@ class DeviceCore:
         if self._settings.sleep.awake_s > 0:
             self._awake_until = now + self._settings.sleep.awake_s
         self._down.link_up(now)
+        self._trial.link_up(now)
         self._parts.report.link_up()
         self._parts.announce.link_up(now)
         return [do.Subscribe(topics=(*self._gate.subscriptions(), *self._double.subscriptions))]
@@ -216,13 +223,17 @@ class DeviceCore:
         match message:
             case Manifest():
                 noted = self._parts.trust.believe(message)
-                return [*noted, *self._down.manifest(message, now, retained=retained)]
+                return [
+                    *noted,
+                    *self._down.manifest(message, now, retained=retained),
+                    *self._trial.announced(now),
+                ]
             case Receipt():
                 return [*self._up.receipt(message, now), *self._down.hint(message, now)]
             case DeviceCommand():
                 return self._orders.obey(message, now)
             case Chunk():
-                return self._down.chunk(message, now)
+                return [*self._trial.chunk(message, now), *self._down.chunk(message, now)]
         return []
 
     # What time brings
@@ -236,6 +247,7 @@ class DeviceCore:
         commands: list[Command] = [*parts.ledger.due(now), *self._look(now)]
         if self._linked:
             commands += [*self._down.due(now), *parts.frozen.due(now)]
+        commands += self._trial.due(now, linked=self._linked)
         commands += self._working.due(now, linked=self._linked)
         commands += parts.report.due(now)
         if not self._linked:
@@ -282,6 +294,7 @@ class DeviceCore:
         parts = self._parts
         fetching = parts.fetch.target is not None and not parts.fetch.stalled
         fetching = fetching or (parts.frozen.fetching and not parts.frozen.stalled)
+        fetching = fetching or self._trial.fetching
         reporting = parts.report.busy or self._up.writing
         working = parts.desk.work is not Work.IDLE or self._working.asking
         return not working and not fetching and not reporting and parts.desk.settled
@@ -309,6 +322,7 @@ class DeviceCore:
 
     def _disconnected(self) -> None:
         self._down.link_down()
+        self._trial.link_down()
         self._parts.report.link_down()
         self._parts.announce.link_down()
         self._awake_until = None
@@ -320,7 +334,8 @@ class DeviceCore:
         name = work_name(
             self._phase,
             parts.desk.work,
-            fetching=parts.fetch.target is not None or parts.frozen.fetching,
+            fetching=any(f is not None for f in (parts.fetch.target, parts.fetch_candidate.target))
+            or parts.frozen.fetching,
             reporting=self._up.writing or bool(parts.report.entries),
         )
         paused = "paused by command" if parts.ledger.state.paused else ""

@@ -13,13 +13,15 @@ from device_agent.commands import (
     Log,
     PatchModel,
     Subscribe,
+    TakeCandidate,
     Unsubscribe,
 )
 from device_agent.settings import MAX_MODEL_CHUNKS
+from device_agent.trying import same_model
 from protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from device_agent.events import CacheFailed, ModelCached, PatchFailed
+    from device_agent.events import CacheFailed, CandidateLost, ModelCached, PatchFailed
     from device_agent.gate import Chunk
     from device_agent.parts import Parts
     from device_agent.upstream import Upstream
@@ -210,15 +212,33 @@ class Downstream:
             if held != manifest:
                 self._parts.desk.hold(manifest)
             return self._keep(manifest, held)
+        if same_model(self._parts.desk.candidate, manifest):
+            self._caching = (manifest, None)
+            told = Log(level="info", message="taking the candidate", fields={"version": manifest.version})
+            return [told, *fetch.cancel(), TakeCandidate(manifest=manifest)]
         # An answer to the question that a stalled fetch asks comes behind all chunks that are merely slow.
         out_of_reach = fetch.hopeless or (fetch.stalled and retained)
         if fetch.target is not None and not out_of_reach:
             if self._given_up:
                 return [*self._stop_listening(), *(fetch.announced(fetch.target, now) if retained else [])]
             self._given_up += 1
+        return self._begin(manifest, now)
+
+    def candidate_lost(self, event: CandidateLost, now: float) -> list[Command]:
+        """Fetch a version of which the disk did not hold what it should."""
+        if self._caching is None:
+            return []
+        (manifest, _), self._caching = self._caching, None
+        self._parts.desk.candidate = None
+        told = Log(level="warning", message="the candidate cannot be taken", fields={"reason": event.reason})
+        return [told, *self._begin(manifest, now)]
+
+    def _begin(self, manifest: Manifest, now: float) -> list[Command]:
+        fetch = self._parts.fetch
+        part, given_up = self._parts.fetch_candidate.give_up(manifest.blob)
         # Adding takes NumPy: 12 MB that a device which has not trained does without, by fetching the whole.
-        delta = useful_delta(manifest, held) if self._parts.desk.equipped else None
-        commands = fetch.begin(manifest, now, delta)
+        delta = useful_delta(manifest, self._parts.desk.held) if self._parts.desk.equipped else None
+        commands = [*given_up, *fetch.begin(manifest, now, delta, part)]
         return [Log(level="info", message="fetching model", fields=_told(manifest, fetch.delta)), *commands]
 
     def _keep(self, manifest: Manifest, kept: Manifest) -> list[Command]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from device_agent.policy import Readings
     from protocol.surveys import Survey
 
-Fault: TypeAlias = Literal["data", "model", "cache", "backbone", "internal"]
-"""Where a failure lies: local samples, what the manifest says, the model file on disk, the backbone's, or elsewhere."""
+Fault: TypeAlias = Literal["data", "model", "cache", "backbone", "candidate", "internal"]
+"""Where a failure lies: local samples, what the manifest says, a file (model, backbone, candidate), or elsewhere."""
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -89,6 +89,24 @@ class BackboneFound(Struct, frozen=True, kw_only=True):
     """Why it is not, other than that chunks have yet to come."""
     spoiled: bool = False
     """What had come was wrong, and is gone: begin again."""
+
+
+class CandidateCached(Struct, frozen=True, kw_only=True):
+    """Answer to ``CacheCandidate``: it is there, and the next start will find it."""
+
+    parameters: str
+
+
+class CandidateFailed(Struct, frozen=True, kw_only=True):
+    """Answer to ``CacheCandidate``: not written."""
+
+    reason: str
+
+
+class CandidateLost(Struct, frozen=True, kw_only=True):
+    """Answer to ``TakeCandidate``: there is nothing to take; the cached model is untouched."""
+
+    reason: str
 
 
 class TrainingDone(Struct, frozen=True, kw_only=True):
@@ -207,6 +225,9 @@ Event: TypeAlias = (
     | CacheFailed
     | PatchFailed
     | BackboneFound
+    | CandidateCached
+    | CandidateFailed
+    | CandidateLost
     | TrainingDone
     | EvaluationDone
     | SurveyAnswered

@@ -72,14 +72,26 @@ class Fetcher:
         """Whether so many attempts in a row got nowhere that what is fetched must be gone, whatever the broker says."""
         return self._stalls > MAX_STALLS
 
-    def begin(self, manifest: Manifest, now: float, delta: DeltaRef | None = None) -> list[Command]:
-        """Fetch this model from now on, whatever was fetched before: by its delta unless that proved useless."""
+    def begin(
+        self, manifest: Manifest, now: float, delta: DeltaRef | None = None, part: Assembly | None = None
+    ) -> list[Command]:
+        """Fetch this model from now on, whatever was fetched before: by its delta unless that proved useless.
+
+        With ``part``, what somebody has of the whole blob already: the rest of it.
+        """
         commands = self.cancel()
         self.target = manifest
-        self._delta = delta if manifest.parameters != self._useless_for else None
+        self._delta = delta if manifest.parameters != self._useless_for and part is None else None
         self._blob = self._delta.blob if self._delta else manifest.blob
-        self._assembly = Assembly(self._blob)
+        self._assembly = part or Assembly(self._blob)
         return commands + self._resume(now)
+
+    def give_up(self, blob: BlobRef) -> tuple[Assembly | None, list[Command]]:
+        """Stop fetching this blob, if it is fetched; return what there is of it, for somebody else's ``begin``."""
+        assembly = self._assembly
+        if assembly is None or self._delta is not None or assembly.blob != blob or assembly.complete:
+            return None, []
+        return assembly, self.cancel()
 
     def take_whole(self, now: float) -> list[Command]:
         """Fetch the whole model after all, and remember for as long as it is the newest that its delta is useless."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from device_agent.trust import Trust
     from protocol.link import Received
+    from protocol.messages import BlobRef
     from protocol.signing import SignedKind
     from protocol.topics import Topics
 
@@ -62,11 +63,9 @@ class Gate:
     def _manifest(self, payload: bytes) -> Manifest:
         manifest = self._believed("manifest", payload, decode_manifest)
         self._trust.check_manifest(manifest)
-        blob = manifest.blob
-        if blob.total_bytes > MAX_MODEL_BYTES or blob.chunk_count > MAX_MODEL_CHUNKS:
-            raise ProtocolError(f"manifest of a model of {blob.total_bytes} bytes in {blob.chunk_count} chunks")
-        if blob.encoding == "f32" and blob.digest != manifest.parameters:
-            raise ProtocolError("manifest whose float32 blob is not the parameters that it names")
+        for named in (manifest, manifest.candidate):
+            if named is not None:
+                _check_blob(named.blob, named.parameters)
         return manifest
 
     def _own_receipt(self, receipt: Receipt) -> Receipt:
@@ -95,3 +94,10 @@ class Gate:
     def _check_federation(self, federation: str) -> None:
         if federation != self._topics.federation:
             raise ProtocolError("message of another federation")
+
+
+def _check_blob(blob: BlobRef, parameters: str) -> None:
+    if blob.total_bytes > MAX_MODEL_BYTES or blob.chunk_count > MAX_MODEL_CHUNKS:
+        raise ProtocolError(f"manifest of a model of {blob.total_bytes} bytes in {blob.chunk_count} chunks")
+    if blob.encoding == "f32" and blob.digest != parameters:
+        raise ProtocolError("manifest whose float32 blob is not the parameters that it names")

@@ -34,6 +34,7 @@ class Parts:
     desk: Desk
     fetch: Fetcher
     frozen: Frozen
+    fetch_candidate: Fetcher
     report: Reporter
     announce: Announcer
     warden: Warden
@@ -64,9 +65,15 @@ def parts_for(
         ledger=ledger,
         trust=trust,
         # A model from before keys were pinned was believed without a reason.
-        desk=Desk(device.id, None if trust.knows_nothing else restored.model, rng),
+        desk=Desk(
+            device.id,
+            None if trust.knows_nothing else restored.model,
+            rng,
+            candidate=None if trust.knows_nothing else restored.candidate,
+        ),
         fetch=Fetcher(topics, rng, first_wait_s=outbox.receipt_timeout_s, max_wait_s=outbox.resend_max_s),
         frozen=Frozen(topics, settings, rng),
+        fetch_candidate=Fetcher(topics, rng, first_wait_s=outbox.receipt_timeout_s, max_wait_s=outbox.resend_max_s),
         report=Reporter(
             outbox,
             (device.federation, device.id, restored.incarnation),

@@ -144,3 +144,5 @@ class RestoredState:
     """In ascending sequence."""
     model: Manifest | None = None
     """Manifest of the verified model in the cache."""
+    candidate: Manifest | None = None
+    """Of the verified candidate beside it."""

@@ -11,12 +11,13 @@ import signal
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from msgspec.structs import replace
 
 from device_agent import commands as do
 from device_agent import events as ev
+from device_agent.adapters import candidates
 from device_agent.adapters.backbone_files import BackboneFiles
 from device_agent.adapters.model_cache import CacheError, ModelCache
 from device_agent.adapters.process import rss_bytes
@@ -72,6 +73,7 @@ class Service:
         self._store = Store(state_dir, settings.device.id, settings.device.federation)
         self._cache = ModelCache(state_dir)
         self._backbone = BackboneFiles(state_dir)
+        self._candidate = ModelCache(state_dir, "candidate")
         # A SimpleQueue may be put to from a signal handler, whatever the interrupted thread was doing.
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
@@ -101,6 +103,9 @@ class Service:
             do.SeekBackbone: lambda command: self._backbone.seek(command.blob),
             do.KeepChunk: lambda command: self._backbone.keep(command.blob, command.index, command.data),
             do.DropBackbone: lambda _command: self._backbone.drop(),
+            do.CacheCandidate: lambda command: candidates.keep(self._candidate, command),
+            do.DropCandidate: lambda _command: self._candidate.drop(),
+            do.TakeCandidate: lambda command: candidates.take(self._cache, self._candidate, command),
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
             do.Answer: self._start_task,
@@ -226,7 +231,13 @@ class Service:
         incarnation, durable, outbox = self._store.restore()
         if self._store.set_aside is not None:
             log.error("store damaged: started a new one aside=%s incarnation=%s", self._store.set_aside, incarnation)
-        restored = RestoredState(incarnation=incarnation, durable=durable, outbox=outbox, model=self._cache.find())
+        restored = RestoredState(
+            incarnation=incarnation,
+            durable=durable,
+            outbox=outbox,
+            model=self._cache.find(),
+            candidate=self._candidate.find(),
+        )
         version = restored.model.version if restored.model else "none"
         log.info(
             "starting device=%s federation=%s version=%s outbox=%d incarnation=%s",
@@ -331,13 +342,21 @@ class Service:
         self._cache.drop()
 
     def _start_task(self, command: do.Train | do.Evaluate | do.Answer) -> ev.Event | None:
+        candidate: BinaryIO | None = None
+        try:
+            if isinstance(command, do.Answer) and command.candidate is not None:
+                candidate = self._candidate.open()
+        except CacheError as exc:
+            return ev.TaskFailed(task=command.task, reason=str(exc), fault="candidate")
         try:
             file = self._cache.open()
         except CacheError as exc:
+            if candidate is not None:
+                candidate.close()
             return ev.TaskFailed(task=command.task, reason=str(exc), fault="cache")
         kind = TASKS[type(command)]
         log.info("%s version=%d", kind, command.manifest.version)
-        self._trainer.start(command, file)
+        self._trainer.start(command, file, candidate)
         return None
 
     def _stop_task(self, command: do.StopTask) -> None:

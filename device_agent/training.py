@@ -26,8 +26,12 @@ SETTLE_S = 5.0
 class Desk:
     """The trainer's desk: the model that is held, the one task under way, and what is to be done next."""
 
-    def __init__(self, device_id: str, held: Manifest | None, rng: random.Random) -> None:
+    def __init__(
+        self, device_id: str, held: Manifest | None, rng: random.Random, *, candidate: Manifest | None = None
+    ) -> None:
         self.held = held
+        self.candidate = candidate
+        """What lies on the disk to be compared with it."""
         self.work = Work.IDLE
         self.task = 0
         self.manifest: Manifest | None = None
@@ -143,8 +147,16 @@ class Desk:
         """Return the survey that is to be answered now, or (``now`` None) at any time, if there is one."""
         if now is not None and not self._rested(now) and (self._failures or self._settle_until is not None):
             return None  # the rest between trainings is none between answers
-        asked = (survey for survey in manifest.surveys if survey.id not in self.answered)
+        asked = (s for s in manifest.surveys if s.id not in self.answered and self._can_answer(s, manifest))
         return next((survey for survey in asked if is_asked(self._device_id, survey.id, survey.fraction)), None)
+
+    def _can_answer(self, survey: Survey, manifest: Manifest) -> bool:
+        if survey.kind != "comparison":
+            return True
+        tried, found = manifest.candidate, self.candidate
+        if tried is None or found is None or survey.id != tried.survey:
+            return False
+        return (found.epoch, found.parameters) == (manifest.epoch, tried.parameters)
 
     def due(self, now: float, *, made: int, may_train: bool, name: tuple[str, int]) -> list[Command]:
         """Start what is to be done now; ``made`` updates exist for the held version already.
@@ -165,7 +177,14 @@ class Desk:
             self._begin(self.held, WorkStep.EVALUATE)
             manifest, (incarnation, sequence) = self.held, name
             return [
-                Answer(task=self.task, manifest=manifest, survey=survey, incarnation=incarnation, sequence=sequence)
+                Answer(
+                    task=self.task,
+                    manifest=manifest,
+                    survey=survey,
+                    incarnation=incarnation,
+                    sequence=sequence,
+                    candidate=self.candidate if survey.kind == "comparison" else None,
+                )
             ]
         if not self._wanted(self.held, made) or not self._rested(now):
             return []

@@ -24,16 +24,18 @@ if TYPE_CHECKING:
         TrainingResumed,
     )
     from device_agent.parts import Parts
+    from device_agent.trying import Trial
     from device_agent.upstream import Upstream
 
 
 class Working:
     """Stands between desk and core: begins what is due when the policy allows it, and takes in the answers."""
 
-    def __init__(self, parts: Parts, upstream: Upstream, downstream: Downstream) -> None:
+    def __init__(self, parts: Parts, upstream: Upstream, downstream: Downstream, trial: Trial) -> None:
         self._parts = parts
         self._up = upstream
         self._down = downstream
+        self._trial = trial
         self._wants_to_train = self._wants_to_send = False
 
     @property
@@ -162,6 +164,8 @@ class Working:
         held = self._parts.desk.held
         if event.fault == "backbone" and held is not None and self._parts.frozen.serves(held):
             return [told, *self._parts.frozen.spoiled(held, now)]
+        if event.fault == "candidate":
+            return [told, *self._trial.lost()]
         if event.fault != "cache":
             return [told]
         return [told, *self._down.drop_model(), *(self._down.start_over(now) if linked else [])]

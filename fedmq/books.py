@@ -25,8 +25,8 @@ TAKEN_IN = """
     SELECT device, incarnation, sequence, update_bytes, 'buffered' FROM journal
 """
 VERSIONS = "SELECT version, metrics, length(vector) FROM versions JOIN parameters USING (version) ORDER BY version"
-SET_ASIDE = "set-aside"
-"""Taken out of the open buffer by a rollback; all else was folded."""
+SET_ASIDE = ("set-aside", "withdrawn")
+"""Taken out of the open buffer by a rollback, or in a candidate that was withdrawn; all else was folded."""
 
 
 class BooksError(RuntimeError):
@@ -81,8 +81,8 @@ def aggregator_books(state_dir: Path) -> AggregatorBooks:
     sizes = [row[3] for row in taken_in]
     _, newest_metrics, newest_bytes = versions[-1]
     return AggregatorBooks(
-        folded=_identities(row for row in taken_in if row[4] != SET_ASIDE),
-        set_aside=_identities(row for row in taken_in if row[4] == SET_ASIDE),
+        folded=_identities(row for row in taken_in if row[4] not in SET_ASIDE),
+        set_aside=_identities(row for row in taken_in if row[4] in SET_ASIDE),
         reports=tuple((device, incarnation, sequence) for device, incarnation, sequence in reports),
         counted_accepted=counters.accepted,
         counted_folded=counters.folded,

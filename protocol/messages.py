@@ -114,6 +114,17 @@ class Sealing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
             raise ValueError(f"a key of {len(self.key)} bytes where {self.suite} has {wanted}")
 
 
+class Candidate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may become the next version: to be compared with the current one, never trained or predicted with."""
+
+    survey: Token
+    """Which of the manifest's surveys asks for the comparison."""
+    version: Version
+    """The number that it will have if it is published."""
+    parameters: Digest
+    blob: BlobRef
+
+
 class Manifest(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="manifest"
 ):
@@ -147,10 +158,12 @@ class Manifest(
     participation: Participation
     trains: bool = True
     """Whether this version is to be trained; one that is only announced for its surveys is not."""
-    surveys: Annotated[list[Survey], Meta(max_length=MAX_SURVEYS)] = []
+    surveys: Annotated[list[Survey], Meta(max_length=MAX_SURVEYS + 1)] = []
     """What devices are asked besides."""
     anomaly: Threshold | None = None
     """From which error on an example is an anomaly; None: nobody has measured it."""
+    candidate: Candidate | None = None
+    """What is tried before it is published; None: nothing."""
     signing_keys: Annotated[list[PublicKey], Meta(max_length=3)] = []
     """Whom to trust from now on, for who checks signatures; the first one signs now."""
     sealing: Sealing | None = None

@@ -49,6 +49,10 @@ class AggregatorMetrics(Struct, frozen=True, kw_only=True):
     version: Figure = 0
     versions_published: Figure = 0
     versions_withheld: Figure = 0
+    versions_withdrawn: Figure = 0
+    """Tried by a part of the fleet, and found worse."""
+    candidate: Figure | None = None
+    """Number of the version that is being tried, if one is."""
     devices_known: Figure = 0
     devices_online: Figure = 0
     devices_drifting: Figure = 0

@@ -14,12 +14,15 @@ from protocol.errors import ProtocolError
 from protocol.fields import Count, Fraction, Identifier, Sequence, Token, Version
 
 MAX_SURVEYS: Final = 4
-"""Open at a time: the manifest has little room, and a device answers each."""
+"""Of operators, open at a time: the manifest has little room, and a device answers each. A comparison comes on top."""
 
 MAX_CONTENT_BYTES: Final = 4 * 1024 * 1024
 """Of a report: some thousand features with their quantiles."""
 
-SurveyKind: TypeAlias = Literal["statistics", "evaluation"]
+AskedKind: TypeAlias = Literal["statistics", "evaluation"]
+"""What operators ask."""
+
+SurveyKind: TypeAlias = Literal["statistics", "evaluation", "comparison"]
 Content: TypeAlias = Annotated[bytes, Meta(max_length=MAX_CONTENT_BYTES)]
 
 
@@ -28,7 +31,8 @@ class Survey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
     id: Token
     kind: SurveyKind
-    """What examples to train on look like; or how good the held model is on those that are held out."""
+    """What examples to train on look like; how good the held model is on those that are held out; or how good on those
+    both that and the manifest's candidate are."""
     fraction: Fraction = 1.0
     """Share of the fleet that answers (see ``protocol.sampling``)."""
     min_examples: Count = 1

@@ -157,6 +157,7 @@ SECTIONS: dict[type[Struct], str] = {
     messages.Participation: "### participation",
     messages.ModelUpdate: "### update",
     messages.Sealing: "### sealing",
+    messages.Candidate: "### candidate",
     messages.SealedUpdate: "### sealed update",
     messages.UpdateContent: "### update content",
     thresholds.Threshold: "### threshold",

@@ -25,6 +25,8 @@ from aggregator.adapters.errors import StoreError, StoreRefused
 from aggregator.adapters.registry import NotKept
 from aggregator.commands import Reply
 from aggregator.events import (
+    CanaryAction,
+    CanaryRequested,
     DeviceCommandRequested,
     OperatorEvent,
     QuarantineRequested,
@@ -35,7 +37,7 @@ from aggregator.events import (
 )
 from protocol.fields import Count, Fraction, Identifier, Token, Version
 from protocol.messages import CommandAction
-from protocol.surveys import SurveyKind
+from protocol.surveys import AskedKind
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ class QuarantineRequest(
 class SurveyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="request", tag="survey"):
     """Asks to ask the fleet."""
 
-    kind: SurveyKind
+    kind: AskedKind
     fraction: Fraction = 1.0
     min_examples: Count = 1
 
@@ -96,8 +98,20 @@ class SurveyCloseRequest(
     survey: Token
 
 
+class CanaryRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="request", tag="canary"):
+    """Asks to decide on the candidate."""
+
+    action: CanaryAction
+
+
 Request: TypeAlias = (
-    StatusRequest | RollbackRequest | CommandRequest | QuarantineRequest | SurveyRequest | SurveyCloseRequest
+    StatusRequest
+    | RollbackRequest
+    | CommandRequest
+    | QuarantineRequest
+    | SurveyRequest
+    | SurveyCloseRequest
+    | CanaryRequest
 )
 
 
@@ -179,7 +193,7 @@ class Control:
             del self._waiting[event.request_id]
         return Answer(result=reply.body, error=reply.error)
 
-    def _event(self, request: Request) -> OperatorEvent:
+    def _event(self, request: Request) -> OperatorEvent:  # noqa: PLR0911 - a table of requests
         request_id = secrets.token_hex(8)
         match request:
             case StatusRequest():
@@ -196,6 +210,8 @@ class Control:
                 return SurveyRequested(request_id=request_id, kind=kind, fraction=fraction, min_examples=least)
             case SurveyCloseRequest(survey=survey):
                 return SurveyCloseRequested(request_id=request_id, survey=survey)
+            case CanaryRequest(action=action):
+                return CanaryRequested(request_id=request_id, action=action)
 
 
 def ask(directory: Path, request: Request) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.adapters.control import (
+    CanaryRequest,
     ControlFailed,
     NotRunning,
     QuarantineRequest,
@@ -20,7 +21,7 @@ from aggregator.adapters.preparing import Prepared
 from aggregator.adapters.registry import StoreStatus, open_registry
 from aggregator.commands import Reply, StoreCommand
 from aggregator.core import AggregatorCore
-from aggregator.events import OperatorEvent, QuarantineRequested, RollbackRequested
+from aggregator.events import CanaryAction, CanaryRequested, OperatorEvent, QuarantineRequested, RollbackRequested
 
 OFFLINE = "offline"
 """Stands for the id of a request that nobody but ourselves waits for."""
@@ -64,6 +65,17 @@ def quarantine(prepared: Prepared, device_id: str, reason: str) -> dict[str, Any
         return ask(prepared.state_dir, QuarantineRequest(device=device_id, reason=reason))
     except NotRunning:
         return _offline(prepared, QuarantineRequested(request_id=OFFLINE, device_id=device_id, reason=reason))
+
+
+def decide(prepared: Prepared, action: CanaryAction) -> dict[str, Any]:
+    """Publish or withdraw the candidate; return what was done.
+
+    Raise ``ControlFailed`` when there is none, or that cannot be; ``StoreInUse``, ``StoreError``.
+    """
+    try:
+        return ask(prepared.state_dir, CanaryRequest(action=action))
+    except NotRunning:
+        return _offline(prepared, CanaryRequested(request_id=OFFLINE, action=action))
 
 
 def _offline(prepared: Prepared, event: OperatorEvent) -> dict[str, Any]:

@@ -21,14 +21,15 @@ from aggregator.configuration import AggregatorSettings, SecurityTable
 from aggregator.downlink import render, vector_of
 from aggregator.frozen import Backbone, Carried, Learner
 from aggregator.keyring import Keyring
-from aggregator.ledger import first_version, record_of, shelf_of
 from aggregator.manifests import check_manifest_fits
+from aggregator.recording import first_version, record_of, shelf_of
 from aggregator.server_optimizer import server_optimizer
 from aggregator.stepping import Evaluator, initial_state
 from aggregator.surveys import CannotAsk, check_countable
 from aggregator.terms import terms_of
 from models import FeaturesError, Model, Personal, Pipeline, PlanError, Split, TrainingPlan
 from models.answering import standardize_of
+from models.comparison import MEASURES
 from protocol import tensors
 from protocol.adapters.configuration import load
 from protocol.adapters.credentials import read_password
@@ -130,6 +131,7 @@ def _prepared(settings: AggregatorSettings) -> Prepared:
     _check_schedule(settings)
     _check_statistics(settings, model)
     _check_anomaly(settings, model)
+    _check_canary(settings, model)
     codec = settings.participation.codec
     if codec not in tensors.CODECS:
         known = ", ".join(sorted(tensors.CODECS))
@@ -198,6 +200,13 @@ def _check_class_weights(settings: AggregatorSettings, model: Model) -> None:
         raise ConfigurationError(f"{name}: the model's task is {model.task}, without classes; set it to 'none'")
     if "class_weights" in settings.training:
         raise ConfigurationError(f"{name}: [training] class_weights says other ones; leave out one of the two")
+
+
+def _check_canary(settings: AggregatorSettings, model: Model) -> None:
+    measures = MEASURES[model.task]
+    if settings.canary.measure and settings.canary.measure not in measures:
+        known = ", ".join(measures)
+        raise ConfigurationError(f"canary.measure: devices of this [model] measure {known}; name one of these, or ''")
 
 
 def _check_schedule(settings: AggregatorSettings) -> None:

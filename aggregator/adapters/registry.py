@@ -74,6 +74,24 @@ class StoreStatus:
     """As in the lineage of the current version."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedLine:
+    """A candidate: one that is tried now, or what became of it."""
+
+    number: int
+    """The version's that it was to be."""
+    outcome: str
+    """``candidate``, ``published`` or ``withdrawn``."""
+    reason: str
+    created: float
+    updates: int
+    devices: tuple[str, ...]
+    """Whose updates it was made of, by name."""
+    metrics: dict[str, float]
+    survey: str = ""
+    """Of one that is tried now."""
+
+
 _LINE = (
     "SELECT v.version, kind, created, digest, metrics, num_updates, total_weight, step_norm, rolled_back_to,"
     " p.version IS NOT NULL FROM versions v LEFT JOIN parameters p USING (version)"
@@ -92,6 +110,30 @@ class Registry:
         """Return the versions in ascending order: all that are known, or so many of the newest."""
         rows = self._db.execute(f"{_LINE} ORDER BY v.version DESC LIMIT ?", (-1 if newest is None else newest,))
         return [_line_of(row) for row in rows][::-1]
+
+    def tried(self, newest: int | None = None) -> list[TriedLine]:
+        """Return the candidate, and those that were withdrawn, the oldest first: all, or so many of the newest."""
+        query = (
+            "SELECT id, outcome, base_version + 1, reason, created, metrics FROM aggregations"
+            " WHERE outcome IN ('candidate', 'withdrawn') ORDER BY id DESC LIMIT ?"
+        )
+        rows = self._db.execute(query, (-1 if newest is None else newest,)).fetchall()
+        return [self._tried(row) for row in rows][::-1]
+
+    def _tried(self, row: Row) -> TriedLine:
+        query = "SELECT device, count(*) FROM lineage WHERE aggregation = ? GROUP BY device ORDER BY device"
+        counts = self._db.execute(query, (row[0],)).fetchall()
+        (survey,) = self._db.execute("SELECT survey FROM candidate").fetchone() or ("",)
+        return TriedLine(
+            outcome=row[1],
+            number=row[2],
+            reason=row[3],
+            created=row[4],
+            metrics=metrics_of(row[5]),
+            devices=tuple(device for device, _ in counts),
+            updates=sum(count for _, count in counts),
+            survey=survey if row[1] == "candidate" else "",
+        )
 
     def lineage(self, version: int) -> Lineage:
         """Return a version with its updates; raise ``NotKept``."""

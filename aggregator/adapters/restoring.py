@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.adapters.candidate_rows import read_candidate
 from aggregator.adapters.deltas import DeltaFiles
 from aggregator.adapters.errors import StoreDamaged
 from aggregator.adapters.rows import JOURNAL_COLUMNS, VERSION_COLUMNS, journal_entry_of, plain_of, version_of
@@ -46,6 +47,8 @@ def _restored(db: sqlite3.Connection, deltas: DeltaFiles, meta: dict[str, str | 
         counters=msgspec.msgpack.decode(_bytes(meta["counters"]), type=Counters),
         withdrawn=plain_of(_text(meta["withdrawn"]), tuple[tuple[int, int], ...]),
         shelf=plain_of(_text(meta["shelf"]), tuple[Shelf, ...]),
+        candidate=read_candidate(db),
+        attempts=_attempts(db, version.version),
         surveys=open_surveys(db),
         # A store from before there were any has none.
         findings=plain_of(_text(meta.get("findings", "{}")), Findings),
@@ -65,6 +68,12 @@ def _current_version(db: sqlite3.Connection) -> VersionRecord:
     if blobs is None:
         raise StoreDamaged(f"the parameters of version {row[0]}, the current one, are missing")
     return version_of(row, *blobs)
+
+
+def _attempts(db: sqlite3.Connection, version: int) -> int:
+    query = "SELECT count(*) FROM aggregations WHERE outcome = 'withdrawn' AND base_version = ?"
+    found: int = db.execute(query, (version,)).fetchone()[0]
+    return found
 
 
 def _server(db: sqlite3.Connection, meta: dict[str, str | bytes], version: VersionRecord) -> ServerState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -144,6 +145,11 @@ def version_of(row: Row, vector: bytes, delta_bytes: bytes) -> VersionRecord:
         step_norm=row[9],
         rolled_back_to=row[10],
     )
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return the metrics as JSON, infinities included."""
+    return _encode_json(dict(metrics))
 
 
 def metrics_of(text: str) -> dict[str, float]:

@@ -4,8 +4,9 @@ What outside readers may rely on (open it with ``mode=ro``; it can be read while
 
 * The identity of an update is ``(device, incarnation, sequence)``. ``lineage`` and ``journal`` together hold every
   accepted identity exactly once: an update lies in ``journal`` while its buffer is open, and in ``lineage`` once that
-  buffer has ended, as a version, withheld, or set aside by a rollback (``aggregations.outcome``). Nothing else leaves
-  either table, save lineage older than ``registry.keep_lineage`` aggregations.
+  buffer has ended, as a version, withheld, set aside by a rollback, or as a candidate (``aggregations.outcome``), which
+  becomes a version or is withdrawn. Nothing else leaves either table, save lineage older than
+  ``registry.keep_lineage`` aggregations.
 * ``sequences`` holds the last accepted sequence of each device and incarnation, in the same transaction.
 * ``versions`` are consecutive from the first one of the epoch; ``meta.epoch`` names the history that they belong to.
 
@@ -19,7 +20,7 @@ import sqlite3
 from pathlib import Path
 
 DATABASE_NAME = "aggregator.sqlite"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 APPLICATION_ID = 0x666D7161
 """``fmqa``: tells our file from any other SQLite database, before anything is read from it."""
 
@@ -103,6 +104,17 @@ CREATE TABLE answers (
 -- Apart from versions, so that old ones can go without rewriting rows: float32 little-endian, and the encoded delta.
 CREATE TABLE parameters (version INTEGER PRIMARY KEY, vector BLOB NOT NULL, delta BLOB NOT NULL);
 
+-- The one version that is tried before it is published, if there is one: as "versions" and "parameters" have it, with
+-- the survey that compares it, and the server state that it would lead to ("state", msgpack).
+CREATE TABLE candidate (
+    survey TEXT NOT NULL, version INTEGER NOT NULL,
+    kind TEXT NOT NULL, created REAL NOT NULL, digest TEXT NOT NULL,
+    blob TEXT NOT NULL, delta TEXT,
+    metrics TEXT NOT NULL, num_updates INTEGER NOT NULL, total_weight REAL NOT NULL, step_norm REAL NOT NULL,
+    rolled_back_to INTEGER,
+    vector BLOB NOT NULL, delta_bytes BLOB NOT NULL, state BLOB NOT NULL
+);
+
 -- What the next step starts from: "master" (float32; absent when it equals the current version's parameters) and the
 -- server optimizer's vectors "0", "1", ... (float64).
 CREATE TABLE server (name TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
@@ -124,6 +136,7 @@ UPGRADES = {
         "ALTER TABLE versions ADD COLUMN terms TEXT",
         *re.findall(r"CREATE TABLE terms .*?;", TABLES, re.DOTALL),
     ),
+    5: tuple(re.findall(r"CREATE TABLE candidate .*?;", TABLES, re.DOTALL)),
 }
 """What leads from each older schema to the next one."""
 
@@ -132,7 +145,7 @@ TABLE_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 def tables_of(schema: int) -> frozenset[str]:
     """Return the tables that a database of this schema has."""
-    later = {"surveys": 4, "answers": 4, "terms": 5}
+    later = {"surveys": 4, "answers": 4, "terms": 5, "candidate": 6}
     return frozenset(name for name in TABLE_NAMES if later.get(name, 0) <= schema)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from aggregator.adapters.candidate_rows import save_candidate, save_verdict
 from aggregator.adapters.deltas import DeltaFiles
 from aggregator.adapters.errors import StoreError, translated
 from aggregator.adapters.lock import StateLock
@@ -32,7 +33,16 @@ from aggregator.adapters.rows import (
 from aggregator.adapters.schema import connect, wal_of
 from aggregator.adapters.survey_rows import write_surveys
 from aggregator.buffer import Contribution
-from aggregator.commands import Journal, SaveAggregation, SaveAnswer, SaveFindings, SaveFleet, SaveIssued, StoreCommand
+from aggregator.commands import (
+    Journal,
+    SaveAggregation,
+    SaveAnswer,
+    SaveFindings,
+    SaveFleet,
+    SaveIssued,
+    SaveVerdict,
+    StoreCommand,
+)
 from aggregator.configuration import RegistryTable
 from aggregator.records import MAX_INCARNATIONS, Answer, Counters, JournalEntry, Restored, ServerState, VersionRecord
 
@@ -141,8 +151,11 @@ class _Transaction:
         saves = [index for index, command in enumerate(commands) if isinstance(command, SaveAggregation)]
         self._bump([accepted for command in commands if (accepted := _accepted(command)) is not None])
         write_surveys(self._db, commands)
-        for index in saves:
-            self._save_aggregation(commands[index])  # type: ignore[arg-type] # the index says so
+        for command in commands:
+            if isinstance(command, SaveAggregation):
+                self._save_aggregation(command)
+            elif isinstance(command, SaveVerdict):
+                self._save_verdict(command)
         if saves:
             self._db.execute("DELETE FROM journal")
             self._prune()
@@ -197,7 +210,17 @@ class _Transaction:
             raise ValueError("a version and the server state that it leads to belong together")
         if saved.version is not None and saved.server is not None:
             save_version(self._db, saved.version, saved.server)
+        if saved.candidate is not None:
+            save_candidate(self._db, saved.candidate)
         put_meta(self._db, {"shelf": json_of(saved.shelf), "withdrawn": json_of(saved.withdrawn)})
+
+    def _save_verdict(self, saved: SaveVerdict) -> None:
+        if (saved.version is None) != (saved.server is None):
+            raise ValueError("a version and the server state that it leads to belong together")
+        save_verdict(self._db, saved)
+        if saved.version is not None and saved.server is not None:
+            save_version(self._db, saved.version, saved.server)
+        put_meta(self._db, {"shelf": json_of(saved.shelf)})
 
     def _save_fleet(self, fleet: SaveFleet) -> None:
         rows = [(device.device_id, _encode_record(device)) for device in fleet.devices]

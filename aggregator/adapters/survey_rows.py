@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from aggregator.commands import SaveAnswer, SaveSurvey, StoreCommand
+from aggregator.commands import SaveAnswer, SaveSurvey, StoreCommand, Total
 from aggregator.records import Answer, SurveyRecord
-from models import Metrics
 from models.answering import metrics_to_data
+from models.comparison import Comparison
 from models.statistics import FeatureStatistics
 from protocol.surveys import Survey
 
@@ -44,7 +44,7 @@ class SurveyLine:
 
 def write_surveys(db: sqlite3.Connection, commands: Sequence[StoreCommand]) -> None:
     """Write what the commands say of surveys; within a transaction. Of several sums of one only the last is written."""
-    totals: dict[str, FeatureStatistics | Metrics] = {}
+    totals: dict[str, Total] = {}
     for command in commands:
         if isinstance(command, SaveSurvey):
             totals[command.survey.id] = command.total
@@ -132,6 +132,6 @@ def _record_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> SurveyRecord:
     )
 
 
-def _packed(total: FeatureStatistics | Metrics) -> bytes:
-    data = total.to_data() if isinstance(total, FeatureStatistics) else metrics_to_data(total)
+def _packed(total: Total) -> bytes:
+    data = total.to_data() if isinstance(total, FeatureStatistics | Comparison) else metrics_to_data(total)
     return msgspec.msgpack.encode(data)

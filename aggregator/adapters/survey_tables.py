@@ -39,7 +39,7 @@ def report_table(found: Mapping[str, Any]) -> RenderableType:
     )
     versions = ", ".join(f"{version} ({count})" for version, count in found["versions"].items())
     parts: list[RenderableType] = [head, Text(f"with version (devices): {versions or 'none'}"), Text()]
-    parts += _statistics(found) if line["kind"] == "statistics" else _evaluation(found)
+    parts += {"statistics": _statistics, "evaluation": _evaluation, "comparison": _comparison}[line["kind"]](found)
     return Group(*parts)
 
 
@@ -68,6 +68,17 @@ def _evaluation(found: Mapping[str, Any]) -> list[RenderableType]:
         figures = (value, spread["mean"], spread["p10"], spread["worst"])
         table.add_row(name, *map(_number, figures), found["worst"][name])
     return [table, Text("10th percentile: one device in ten is worse", style="dim")]
+
+
+def _comparison(found: Mapping[str, Any]) -> list[RenderableType]:
+    if not found["current"]:
+        return [Text("no device had examples to compare on, so far")]
+    table = _table("", "current", "candidate", "worse by", "+-")
+    for name, by in found["worse"].items():
+        figures = (found["current"][name], found["candidate"][name], by["mean"], by["error"])
+        table.add_row(name, *map(_number, figures))
+    note = "over all examples; worse: mean over devices, with its standard error"
+    return [table, Text(note, style="dim")]
 
 
 def _table(*columns: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from aggregator.adapters.registry import Registry
 from aggregator.records import Answer
 from models import FeaturesError, Model, Pipeline
 from models.answering import classes_of, columns_of, metrics_from_data
+from models.comparison import Comparison
 from models.statistics import FeatureStatistics
 
 SHARES = {"p01": 0.01, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -29,6 +31,8 @@ def survey_report(registry: Registry, survey: str) -> dict[str, Any]:
         columns = columns_of(model)
         total = FeatureStatistics.from_data(data, columns, classes_of(model))
         return found | _statistics(total, _names(registry.features(), columns))
+    if line.kind == "comparison":
+        return found | _comparison(Comparison.from_data(model.task, data))
     return found | _evaluation(model, data, answers)
 
 
@@ -78,6 +82,18 @@ def _evaluation(model: Model, data: object, answers: list[Answer]) -> dict[str, 
         "overall": total.summary(),
         "devices": {name: _spread(name, [answer.figures[name] for answer in told]) for name in names},
         "worst": {name: _worst(name, told) for name in names},
+    }
+
+
+def _comparison(total: Comparison) -> dict[str, Any]:
+    return {
+        "examples": total.first.count,
+        "current": total.first.summary(),
+        "candidate": total.second.summary(),
+        "worse": {
+            name: {"mean": found.mean, "error": found.error if math.isfinite(found.error) else None}
+            for name, found in total.by.items()
+        },
     }
 
 

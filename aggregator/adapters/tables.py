@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aggregator.adapters.registry import Lineage, StoreStatus, VersionLine
+from aggregator.adapters.registry import Lineage, StoreStatus, TriedLine, VersionLine
 from aggregator.measured import Measured
-from aggregator.records import DeviceRecord
+from aggregator.records import Counters, DeviceRecord
 from protocol.clock import EARLIEST_S, SLACK_S
 from protocol.printable import printable
 
@@ -22,24 +22,61 @@ MAX_METRICS = 3
 MAX_QUARANTINED = 5
 MAX_DRIFTING = 5
 
+MAX_DEVICES = 10
+"""So many of a candidate's devices are named; all are in the JSON."""
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _PLAIN = 1000
 """Numbers below are written with all their digits before the point."""
 
 
-def versions_table(lines: Sequence[VersionLine]) -> RenderableType:
-    """Return the versions, oldest first."""
+def versions_table(lines: Sequence[VersionLine], tried: Sequence[TriedLine] = ()) -> RenderableType:
+    """Return the versions, oldest first, with candidates that are tried or were withdrawn."""
     names = _metric_names(line.metrics for line in lines)
     table = _table("version", "made", "of", "updates", "weight", "step", *names, numbers=("version", "updates"))
+    waiting = [line for line in tried if not lines or line.number > lines[0].version]
     for line in lines:
+        while waiting and waiting[0].number <= line.version:
+            _add_tried(table, waiting.pop(0), names)
         origin = line.kind if line.rolled_back_to is None else f"version {line.rolled_back_to}"
         figures = [_metric(line.metrics.get(name)) for name in names]
         cells = [str(line.version), _when(line.created), origin, str(line.num_updates)]
         dim = "" if line.has_parameters else "dim"
         table.add_row(*cells, _number(line.total_weight), _number(line.step_norm), *figures, style=dim)
+    for rest in waiting:
+        _add_tried(table, rest, names)
     if all(line.has_parameters for line in lines):
         return table
     return Group(table, Text("dim: parameters are no longer kept (registry.keep_parameters)", style="dim"))
+
+
+def _add_tried(table: Table, line: TriedLine, names: Sequence[str]) -> None:
+    # In the place of weight and step: what the fleet said. All of it is in: fedmq-aggregator canary status.
+    worse = line.metrics.get("worse")
+    said = ("", "" if worse is None else f"{-worse:+.3g}")
+    figures = [_metric(line.metrics.get(f"fleet_{name}")) for name in names]
+    state = "on trial" if line.outcome == "candidate" else line.outcome
+    cells = [f"({line.number})", _when(line.created), state, str(line.updates), *said, *figures]
+    table.add_row(*cells, style="yellow")
+
+
+def tried_table(lines: Sequence[TriedLine], answers: int, wanted: int) -> RenderableType:
+    """Return the candidate, and those that were withdrawn with the reason; the newest last."""
+    parts: list[RenderableType] = []
+    for line in lines:
+        on_trial = line.outcome == "candidate"
+        verdict = (
+            f"on trial: {answers} of {wanted} devices have compared it" if on_trial else f"withdrawn: {line.reason}"
+        )
+        pairs = {
+            "made": _when(line.created, full=True),
+            "state": verdict,
+            "updates": f"{line.updates}, of {', '.join(line.devices[:MAX_DEVICES])}"
+            + (f" and {len(line.devices) - MAX_DEVICES} more" if len(line.devices) > MAX_DEVICES else ""),
+            **{name.replace("_", " "): _metric(value) for name, value in line.metrics.items()},
+        }
+        parts.append(_pairs(pairs, title=f"candidate for version {line.number}"))
+    return Group(*parts) if parts else Text("no candidate is being tried, and none was withdrawn")
 
 
 def lineage_table(lineage: Lineage) -> RenderableType:
@@ -89,7 +126,7 @@ def status_table(
             "accepted": f"{counters.accepted:,} of {counters.received:,} messages",
             "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
             "reasons": refused,
-            "versions": f"{counters.versions_published} published, {counters.versions_withheld} withheld",
+            "versions": _versions_text(counters),
             **_drift_lines(stored.devices),
             **_quarantine_lines(stored.devices),
         },
@@ -100,6 +137,11 @@ def status_table(
     more = len(devices) - len(shown)
     rest = Text(f"and {more:,} more: see --devices or --json", style="dim") if more else Text()
     return Group(parts, Text(), devices_table(shown, now), rest)
+
+
+def _versions_text(counters: Counters) -> str:
+    withdrawn = f", {counters.versions_withdrawn} withdrawn" if counters.versions_withdrawn else ""
+    return f"{counters.versions_published} published, {counters.versions_withheld} withheld{withdrawn}"
 
 
 def _measured_lines(found: dict[str, Measured]) -> dict[str, str]:

@@ -25,15 +25,15 @@ class CacheError(Exception):
 
 
 class ModelCache:
-    """The file ``cache/model`` in the state directory."""
+    """The file ``cache/model`` in the state directory; or another one there, which is kept in the same way."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, name: str = "model") -> None:
         self._folder = state_dir / "cache"
-        self._path = self._folder / "model"
+        self._path = self._folder / name
 
     def find(self) -> Manifest | None:
         """Return the manifest of the cached model when the file is whole; remove what is not."""
-        for leftover in self._folder.glob("*.part"):
+        for leftover in self._folder.glob(f"{self._path.name}.part"):
             leftover.unlink(missing_ok=True)
         try:
             with self.open() as file:
@@ -56,7 +56,7 @@ class ModelCache:
         outbox that knows of a newer version than the model is understood, see ``Ledger.permits``.)
         """
         head = encode(manifest)
-        part = self._path.with_name("model.part")
+        part = self._path.with_name(f"{self._path.name}.part")
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             with part.open("wb") as file:

@@ -49,6 +49,10 @@ class Start:
     why_cold: str = ""
     """Why what was kept could not be used; empty when it could, or there was nothing."""
 
+    def untuned(self, version: Vector) -> Vector:
+        """Return a version with the device's own parameters in it, and without fine-tuning: for comparisons."""
+        return self.split.overlaid(version, self.state[PRIVATE]) if PRIVATE in self.state else version
+
 
 class Personalizer:
     """Knows what is this device's alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -31,7 +32,7 @@ class Trainer:
     def __init__(self, settings: AgentSettings, deliver: Callable[[Event], object]) -> None:
         self._settings = settings
         self._deliver = deliver
-        self._jobs: queue.SimpleQueue[tuple[Task, BinaryIO] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Task, BinaryIO, BinaryIO | None] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._keeps = False
         self._keeper = Keeper(settings)
@@ -66,8 +67,8 @@ class Trainer:
         embedder = self._bench.embedder
         return {"embeddings_computed": embedder.computed, "embeddings_reused": embedder.reused}
 
-    def start(self, task: Task, file: BinaryIO) -> None:
-        """Begin a task on the model in this open file, which is closed afterwards. One task at a time."""
+    def start(self, task: Task, file: BinaryIO, candidate: BinaryIO | None = None) -> None:
+        """Begin a task on the models in these open files, which are closed afterwards. One task at a time."""
         self._stop.clear()
         self._keeps = False
         self._step_since = time.monotonic()
@@ -75,7 +76,7 @@ class Trainer:
             # A daemon: a step that hangs (or takes minutes) must not keep the process from ending.
             self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
             self._thread.start()
-        self._jobs.put((task, file))
+        self._jobs.put((task, file, candidate))
 
     def stop(self, *, keep: bool) -> None:
         """Stop the task under way between two steps or layers; ``keep``: a training goes on there later."""
@@ -106,20 +107,20 @@ class Trainer:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            task, file = job
-            with file:
-                answer = self._answer(task, file)
+            task, file, candidate = job
+            with file, candidate or contextlib.nullcontext():
+                answer = self._answer(task, file, candidate)
             # First this: with the answer the worker may begin the next task.
             self._step_since = None
             self._deliver(answer)
 
-    def _answer(self, task: Task, file: BinaryIO) -> Event:
+    def _answer(self, task: Task, file: BinaryIO, candidate: BinaryIO | None) -> Event:
         try:
             bench = self._workbench()
             if isinstance(task, Evaluate):
                 return bench.evaluate(task, file, self)
             if isinstance(task, Answer):
-                return self._sealed(bench.answer(task, file, self), task)
+                return self._sealed(bench.answer(task, file, self, candidate), task)
             self._next_step_at = 0.0
             return self._sealed(bench.train(task, file, self), task)
         except MemoryError:

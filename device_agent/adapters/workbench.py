@@ -19,7 +19,7 @@ from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import LOCAL, PRIVATE, TUNED, Personalizer, Start
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
-from device_agent.adapters.surveying import content_of
+from device_agent.adapters.surveying import comparison_of, content_of
 from device_agent.drift import DriftSeen
 from device_agent.events import (
     DriftTold,
@@ -152,13 +152,21 @@ class Workbench:
         except _TaskError as exc:
             return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
 
-    def answer(self, task: Answer, file: BinaryIO, word: Word) -> SurveyAnswered | TaskStopped | TaskFailed:
-        """Find out what a survey asks."""
+    def answer(
+        self, task: Answer, file: BinaryIO, word: Word, candidate: BinaryIO | None = None
+    ) -> SurveyAnswered | TaskStopped | TaskFailed:
+        """Find out what a survey asks; of a comparison with the candidate in the other file."""
         try:
             model, parameters = self._read(task.manifest, file)
             samples = self._samples(task.manifest, model, word)
             start = self._personal.begin(task.manifest, model, parameters)
-            content = content_of(task.survey, model, start.parameters, samples, word.stopped)
+            if task.candidate is not None and candidate is not None:
+                # As the device would predict with each. What fine-tuning did for one it has not done for the other.
+                other = start.untuned(self._candidate(task.candidate, candidate))
+                ours = start.untuned(parameters)
+                content = comparison_of(task.survey, model, ours, other, samples, word.stopped)
+            else:
+                content = content_of(task.survey, model, start.parameters, samples, word.stopped)
         except TaskLeftError:
             return TaskStopped(task=task.task)
         except PlanError as exc:
@@ -334,6 +342,12 @@ class Workbench:
         if known != manifest.parameters:
             raise _TaskError("the parameters are not the ones that the manifest names", "model")
         return model, parameters
+
+    def _candidate(self, manifest: Manifest, file: BinaryIO) -> Vector:
+        try:
+            return self._read(manifest, file)[1]
+        except _TaskError as exc:
+            raise _TaskError(str(exc), "candidate") from exc
 
     def _built(self, manifest: Manifest) -> Model:
         # Spec and pipeline are the same version after version, and have no state.

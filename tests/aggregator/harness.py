@@ -21,6 +21,8 @@ from aggregator.commands import (
     SaveFleet,
     SaveIssued,
     SaveSurvey,
+    SaveVerdict,
+    Total,
 )
 from aggregator.configuration import AdmissionTable, AggregatorSettings, AggregatorTable
 from aggregator.core import AggregatorCore, first_version
@@ -29,8 +31,9 @@ from aggregator.frozen import Backbone
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Restored, SurveyRecord
 from aggregator.stepping import Evaluator
-from models import Metrics, Model, build
+from models import Model, build
 from models.answering import metrics_to_data
+from models.comparison import Comparison
 from models.statistics import FeatureStatistics
 from protocol import tensors
 from protocol.chunks import blob_of, split
@@ -72,8 +75,8 @@ def settings_with(**tables: Any) -> AggregatorSettings:
     return AggregatorSettings(aggregator=table, training=training, **tables)
 
 
-def data_of(total: FeatureStatistics | Metrics) -> dict[str, Any]:
-    return total.to_data() if isinstance(total, FeatureStatistics) else metrics_to_data(total)
+def data_of(total: Total) -> dict[str, Any]:
+    return total.to_data() if isinstance(total, FeatureStatistics | Comparison) else metrics_to_data(total)
 
 
 def nothing_to_say(_parameters: NDArray[np.float32]) -> dict[str, float]:
@@ -136,7 +139,7 @@ class Bench:
                 self.broker.pop(publish.topic, None)
         return commands
 
-    def _store(self, commands: list[Command]) -> None:
+    def _store(self, commands: list[Command]) -> None:  # noqa: C901, PLR0912 - a table of commands
         for command in commands:
             match command:
                 case Journal(entry):
@@ -149,6 +152,19 @@ class Bench:
                     server = command.server or self.restored.server
                     self.restored = replace(self.restored, journal=(), version=version, server=server)
                     self.restored = replace(self.restored, shelf=command.shelf, withdrawn=command.withdrawn)
+                    if command.candidate:
+                        self.restored = replace(self.restored, candidate=command.candidate)
+                    if command.version:
+                        self.restored = replace(self.restored, attempts=0)
+                case SaveVerdict():
+                    assert self.restored.candidate, "a verdict on nothing"
+                    self.restored = replace(self.restored, candidate=None, shelf=command.shelf)
+                    if command.version and command.server:
+                        self.restored = replace(
+                            self.restored, version=command.version, server=command.server, attempts=0
+                        )
+                    else:
+                        self.restored = replace(self.restored, attempts=self.restored.attempts + 1)
                 case SaveSurvey() if command.closed is not None:
                     kept = tuple(r for r in self.restored.surveys if r.survey != command.survey)
                     self.restored = replace(self.restored, surveys=kept)

@@ -202,7 +202,8 @@ def test_a_version_without_its_parameters_has_a_card(tmp_path: Path) -> None:
 def test_a_store_from_before_cards_goes_on(plant: Plant) -> None:
     plant.version((given("a", 0, 0, 30),))
     with closing(sqlite3.connect(plant.state_dir / "aggregator.sqlite")) as db:
-        db.executescript("DROP TABLE terms; ALTER TABLE versions DROP COLUMN terms; PRAGMA user_version = 4")
+        db.executescript("DROP TABLE terms; DROP TABLE candidate")
+        db.executescript("ALTER TABLE versions DROP COLUMN terms; PRAGMA user_version = 4")
     plant.version((given("a", 1, 0, 30),))
     assert (plant.card(1).terms, plant.card(2).terms["model"]["kind"]) == ({}, "softmax")
     assert "from before" in plant.card(1).missing["terms"]

@@ -22,7 +22,7 @@ from aggregator.adapters.preparing import prepare
 from aggregator.adapters.registry import open_registry
 from aggregator.commands import Journal, SaveAggregation, SaveFleet
 from aggregator.downlink import render
-from aggregator.ledger import record_of, shelf_of
+from aggregator.recording import record_of, shelf_of
 from aggregator.records import Aggregation, Counters, DeviceRecord, ServerState
 from fedmq.embedded_broker import EmbeddedBroker
 from models.predicting import Origin

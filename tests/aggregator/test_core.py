@@ -49,6 +49,8 @@ def test_figures_are_json_with_the_documented_names() -> None:
         "version": 1,
         "versions_published": 1,
         "versions_withheld": 0,
+        "versions_withdrawn": 0,
+        "candidate": None,
         "reports_accepted": 0,
         "reports_refused": 0,
         "surveys_open": 0,

@@ -12,7 +12,7 @@ from aggregator.adapters.exporter import TfliteExporter
 from aggregator.adapters.registry import open_registry
 from aggregator.configuration import DownlinkTable, RegistryTable
 from aggregator.downlink import render, vector_of
-from aggregator.ledger import record_of
+from aggregator.recording import record_of
 from aggregator.records import VersionRecord
 from fedmq.embedded_broker import EmbeddedBroker
 from models import build

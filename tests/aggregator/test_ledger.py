@@ -14,8 +14,8 @@ from aggregator.commands import SaveAggregation
 from aggregator.configuration import AggregationTable, AggregatorSettings, DownlinkTable, ScheduleTable
 from aggregator.downlink import vector_of
 from aggregator.events import ScheduleDue
-from aggregator.ledger import first_version
 from aggregator.manifests import check_manifest_fits, largest_manifest_bytes
+from aggregator.recording import first_version
 from aggregator.records import MAX_INCARNATIONS
 from models import Model, build
 from protocol.messages import MAX_MANIFEST_BYTES

@@ -140,8 +140,9 @@ def test_on_a_running_aggregator_and_on_its_store(broker: EmbeddedBroker, tmp_pa
     prepared = prepare(config)
     with Running(config):
         device = HandDevice(links(broker.port, "device"), "dev-1")
+        manifest = device.manifest()  # from here on it can be asked
         assert quarantine(prepared, "dev-1", "a test")["quarantined"] == "a test"
-        device.send(device.manifest(), 1)
+        device.send(manifest, 1)
         assert device.receipt(1).reason.startswith("quarantined")
     assert quarantine(prepared, "dev-1", "") == {"device": "dev-1", "released": True}
     assert quarantine(prepared, "dev-2", "offline")["quarantined"] == "offline"

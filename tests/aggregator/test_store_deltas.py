@@ -193,7 +193,7 @@ def test_a_store_of_the_first_schema_goes_on(tmp_path: Path) -> None:
         for column in ("delta_file", "delta_offset", "delta_size", "delta_sum", "clip"):
             db.execute(f"ALTER TABLE journal DROP COLUMN {column}")
         db.execute("ALTER TABLE lineage DROP COLUMN clip")
-        db.executescript("DROP TABLE surveys; DROP TABLE answers; DROP TABLE terms")
+        db.executescript("DROP TABLE surveys; DROP TABLE answers; DROP TABLE terms; DROP TABLE candidate")
         db.execute("ALTER TABLE versions DROP COLUMN terms")
         db.execute("PRAGMA user_version = 1")
         db.commit()

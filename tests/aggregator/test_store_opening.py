@@ -136,7 +136,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     with closing(sqlite3.connect(database(tmp_path))) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreRefused, match=r"newer fedmq \(schema 99, this one knows 5\)"):
+    with pytest.raises(StoreRefused, match=r"newer fedmq \(schema 99, this one knows 6\)"):
         opened(tmp_path)
     with pytest.raises(StoreRefused, match="schema 99"), open_registry(tmp_path):
         pass

@@ -99,7 +99,7 @@ def test_a_store_from_before_surveys_goes_on(tmp_path: Path) -> None:
     store.close()
     with closing(sqlite3.connect(tmp_path / "aggregator.sqlite")) as db:
         db.executescript("DROP TABLE surveys; DROP TABLE answers; PRAGMA user_version = 3")
-        db.executescript("DROP TABLE terms; ALTER TABLE versions DROP COLUMN terms")
+        db.executescript("DROP TABLE terms; DROP TABLE candidate; ALTER TABLE versions DROP COLUMN terms")
 
     store = opened(tmp_path)
     assert len(store.restore().journal) == 1

@@ -13,6 +13,7 @@ from device_agent.records import Trusted
 from device_agent.trust import trusted_at_start
 from protocol.messages import (
     BackboneRef,
+    Candidate,
     DeltaRef,
     DeviceCommand,
     Manifest,
@@ -74,6 +75,7 @@ ALTERED: dict[str, Any] = {
     "anomaly": Threshold(error=1.0, quantile=0.5, version=1),
     "trains": False,
     "surveys": [Survey(id="a" * 16, kind="statistics")],
+    "candidate": Candidate(survey="a" * 16, version=2, parameters="c" * 64, blob=manifest(3).blob),
     "participation": Participation(codec="f32", sampling_fraction=0.5),
     "signing_keys": [PUBLIC[K4]],
     "sealing": Sealing(suite="x25519", key=b"e" * 32),

@@ -16,8 +16,9 @@ from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, MetricsDue, ScheduleDue, StoreFailed, Tick
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.records import Aggregation, Answer, JournalEntry, Restored, SurveyRecord, VersionRecord
-from models import Metrics, build
+from models import build
 from models.answering import metrics_to_data
+from models.comparison import Comparison
 from models.statistics import FeatureStatistics
 from protocol.link import LinkEvent, LinkUp
 from tests.simulation.broker import Broker, Link
@@ -45,8 +46,8 @@ def _parted(commands: list[do.Command]) -> tuple[list[do.StoreCommand], list[do.
     return stored, rest
 
 
-def _data_of(total: FeatureStatistics | Metrics) -> dict[str, Any]:
-    return total.to_data() if isinstance(total, FeatureStatistics) else metrics_to_data(total)
+def _data_of(total: do.Total) -> dict[str, Any]:
+    return total.to_data() if isinstance(total, FeatureStatistics | Comparison) else metrics_to_data(total)
 
 
 class Store:
@@ -69,6 +70,8 @@ class Store:
                     self._journal(entry)
                 case do.SaveAggregation():
                     self._save(command)
+                case do.SaveVerdict():
+                    self._decided(command)
                 case do.SaveSurvey():
                     self._ask(command)
                 case do.SaveAnswer():
@@ -88,24 +91,44 @@ class Store:
         record = SurveyRecord(
             survey=command.survey, opened=0.0, total=_data_of(command.total), answered=(), with_examples=0
         )
+        if command.closed is not None:
+            kept = tuple(r for r in self.restored.surveys if r.survey.id != command.survey.id)
+            self.restored = replace(self.restored, surveys=kept)
+            return
         self.restored = replace(self.restored, surveys=(*self.restored.surveys, record))
 
     def _answered(self, command: do.SaveAnswer) -> None:
         answer = command.answer
-        (record,) = self.restored.surveys
+        (record,) = [each for each in self.restored.surveys if each.survey.id == answer.survey]
+        others = [each for each in self.restored.surveys if each.survey.id != answer.survey]
         assert answer.device_id not in record.answered, "a device counted twice"
         answered = (*record.answered, answer.device_id)
         record = replace(record, answered=answered, total=_data_of(command.total), with_examples=len(answered))
         sequences = {**self.restored.sequences, (answer.device_id, answer.incarnation): answer.sequence}
-        self.restored = replace(self.restored, surveys=(record,), sequences=sequences)
+        self.restored = replace(self.restored, surveys=(*others, record), sequences=sequences)
         self.answers.append(answer)
 
     def _save(self, command: do.SaveAggregation) -> None:
         self.aggregations.append(command.aggregation)
         self.restored = replace(self.restored, journal=(), shelf=command.shelf, withdrawn=command.withdrawn)
+        if command.candidate:
+            assert self.restored.candidate is None, "two candidates at a time"
+            self.restored = replace(self.restored, candidate=command.candidate)
         if command.version and command.server:
             self.versions.append(command.version)
-            self.restored = replace(self.restored, version=command.version, server=command.server)
+            self.restored = replace(self.restored, version=command.version, server=command.server, attempts=0)
+
+    def _decided(self, command: do.SaveVerdict) -> None:
+        (tried,) = [index for index, each in enumerate(self.aggregations) if each.outcome == "candidate"]
+        number = command.version.version if command.version else None
+        ended = replace(self.aggregations[tried], outcome=command.outcome, reason=command.reason, version=number)
+        self.aggregations[tried] = ended
+        self.restored = replace(self.restored, candidate=None, shelf=command.shelf)
+        if command.version and command.server:
+            self.versions.append(command.version)
+            self.restored = replace(self.restored, version=command.version, server=command.server, attempts=0)
+        else:
+            self.restored = replace(self.restored, attempts=self.restored.attempts + 1)
 
     def _save_fleet(self, command: do.SaveFleet) -> None:
         devices = {record.device_id: record for record in self.restored.devices}

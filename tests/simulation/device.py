@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from dataclasses import replace
 
@@ -35,6 +36,7 @@ class Disk:
         self.rows: dict[int, OutboxRow] = {}
         self.model: tuple[Manifest, bytes] | None = None
         self.model_before: tuple[Manifest, bytes] | None = None
+        self.candidate: tuple[Manifest, bytes] | None = None
         self.training: tuple[tuple[str, int, int], float] | None = None
         """A training that was set aside: epoch, version and number of the contribution; seconds that it takes yet."""
         self.sync()
@@ -49,10 +51,12 @@ class Disk:
         if renaming_too:
             self.model = self.model_before
             self.training = None
+            self.candidate = None
 
     def restore(self) -> RestoredState:
         entries = tuple(self.rows[sequence].entry for sequence in sorted(self.rows))
-        return replace(self.state, outbox=entries, model=self.model[0] if self.model else None)
+        model, candidate = (found[0] if found else None for found in (self.model, self.candidate))
+        return replace(self.state, outbox=entries, model=model, candidate=candidate)
 
 
 class DeviceProcess:
@@ -77,13 +81,13 @@ class DeviceProcess:
         self.reports: set[tuple[str, str, int]] = set()
         """Every report that was ever committed to the outbox."""
         self.measured = ClassificationMetrics(
-            count=size + len(settings.device.id), correct=int(40 / training_s) % size, loss_sum=training_s
+            count=size + len(settings.device.id), correct=max(20, int(40 / training_s) % size), loss_sum=training_s
         )
         """What it answers an evaluation with."""
         self.held: dict[int, str] = {}
         """Digest of the parameters of every version that was ever cached."""
         self.starts = self.crashes = 0
-        self.resumed = 0
+        self.resumed = self.taken = 0
         self.alive = False
         self._told_to_stop = self._keeps = False
         self._alarm = Alarm(world, lambda: self.core.deadline(world.now), lambda: self.take(ev.Tick()))
@@ -142,6 +146,13 @@ class DeviceProcess:
                 self._patch(command)
             case do.DropModel():
                 self.disk.model = self.disk.model_before = None
+            case do.CacheCandidate():
+                self.disk.candidate = (command.manifest, command.data)
+                self.take(ev.CandidateCached(parameters=command.manifest.parameters))
+            case do.DropCandidate():
+                self.disk.candidate = None
+            case do.TakeCandidate():
+                self._take_candidate(command)
             case do.TakeReadings():
                 hot = self.world.chance(self.world.weather.heat)
                 self.take(ev.ReadingsTaken(readings=Readings(cpu_c=90.0 if hot else 60.0)))
@@ -173,6 +184,14 @@ class DeviceProcess:
         self.disk.model, self.disk.model_before = (manifest, data), self.disk.model
         self.held[manifest.version] = digest_of(data)
         self.take(ev.ModelCached(epoch=manifest.epoch, version=manifest.version))
+
+    def _take_candidate(self, command: do.TakeCandidate) -> None:
+        found, self.disk.candidate = self.disk.candidate, None
+        if found is None or found[0].blob != command.manifest.blob:
+            self.take(ev.CandidateLost(reason="gone"))
+            return
+        self.taken += 1
+        self._cache(command.manifest, found[1])
 
     def _persist(self, command: do.Persist) -> None:
         self.disk.state = replace(self.disk.state, durable=command.state)
@@ -207,7 +226,13 @@ class DeviceProcess:
 
     def _answer(self, command: do.Answer) -> None:
         start = self.starts
-        content = pack_content({"examples": self.measured.count, "metrics": metrics_to_data(self.measured)})
+        figures = {"examples": self.measured.count, "metrics": metrics_to_data(self.measured)}
+        if command.candidate is not None:
+            assert self.disk.candidate is not None, "a comparison without a candidate"
+            assert self.disk.candidate[0].parameters == command.candidate.parameters
+            assert command.manifest.version == command.candidate.version - 1
+            figures["candidate"] = metrics_to_data(self.judge(command.candidate.parameters))
+        content = pack_content(figures)
         done = ev.SurveyAnswered(task=command.task, survey=command.survey, content=content)
 
         def finish() -> None:
@@ -215,6 +240,11 @@ class DeviceProcess:
                 self.take(sealed_answer(done, command, self.name))
 
         self.world.after(self.training_s / 4, finish)
+
+    def judge(self, parameters: str) -> ClassificationMetrics:
+        """What it finds of a candidate: nearly every other one is bad, for everybody."""
+        bad = int(parameters[:8], 16) % 2
+        return dataclasses.replace(self.measured, correct=0) if bad else self.measured
 
     def _train(self, command: do.Train) -> None:
         start = self.starts

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from aggregator.configuration import (
     AggregationTable,
     AggregatorSettings,
     AggregatorTable,
+    CanaryTable,
     DownlinkTable,
     ScheduleTable,
 )
@@ -65,10 +67,13 @@ class Fleet:
         delta_codec: Literal["", "int8"] = "",
         *,
         keys: Keyring = NO_KEYS,
+        canary: CanaryTable | None = None,
     ) -> None:
         self.world = World(seed, weather)
         self.broker = Broker(self.world)
         table = settings_of_aggregator(schedule or ScheduleTable(goal=3, interval_s=10.0), delta_codec)
+        if canary is not None:
+            table = replace(table, canary=canary)
         self.aggregator = AggregatorProcess(self.world, self.broker, table, keys)
         size = build(SPEC).layout.size
         # Speeds differ by a factor of about 30.
@@ -119,6 +124,9 @@ class Fleet:
         counters = store.restored.counters
         assert counters.accepted == len(accepted) == store.journalled
         assert counters.folded + counters.set_aside == counters.accepted
+        withdrawn = [a for a in store.aggregations if a.outcome == "withdrawn"]
+        assert counters.set_aside == sum(len(a.lineage) for a in withdrawn)
+        assert counters.versions_withdrawn == len(withdrawn)
         assert [v.version for v in store.versions] == list(range(len(store.versions)))
         self._check_devices(set(accepted))
         self._check_models()
@@ -163,6 +171,8 @@ class Fleet:
         store = self.aggregator.store
         expected = vector_of(store.versions[0].parameters).astype(np.float64)
         for aggregation in store.aggregations:
+            if aggregation.outcome in {"withdrawn", "candidate"}:
+                continue
             assert aggregation.outcome == "published"
             expected = expected + mean_of(aggregation, created)
         # What a lossy way down rounds off stays in the master, and never adds up.
@@ -179,7 +189,10 @@ def mean_of(aggregation: Aggregation, created: dict[tuple[str, str, int], ModelU
     total, weights = np.zeros(0), 0.0
     for line in aggregation.lineage:
         update = created[line.device_id, line.incarnation, line.sequence]
-        weight = update.num_examples / np.sqrt(1.0 + aggregation.base_version - update.base_version)
+        age = aggregation.base_version - update.base_version
+        # Accepted while a candidate was tried, and counted from that; then it was withdrawn.
+        assert line.staleness - age in {0, 1}
+        weight = update.num_examples / np.sqrt(1.0 + line.staleness)
         delta = weight * np.frombuffer(update.delta, "<f4").astype(np.float64)
         total = delta if total.size == 0 else total + delta
         weights += weight

@@ -20,7 +20,7 @@ from aggregator.card import Card
 from aggregator.commands import SaveAggregation
 from aggregator.configuration import DownlinkTable
 from aggregator.downlink import render
-from aggregator.ledger import record_of, shelf_of
+from aggregator.recording import record_of, shelf_of
 from aggregator.records import Aggregation, ServerState
 from tests.support.aggregators import write_config
 from tests.support.stores import contribution

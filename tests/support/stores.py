@@ -18,7 +18,7 @@ from aggregator.buffer import Contribution
 from aggregator.commands import Journal, SaveAggregation
 from aggregator.configuration import DownlinkTable, RegistryTable
 from aggregator.downlink import render
-from aggregator.ledger import record_of, shelf_of
+from aggregator.recording import record_of, shelf_of
 from aggregator.records import Aggregation, JournalEntry, Outcome, ServerState, VersionRecord
 from protocol import tensors
 
