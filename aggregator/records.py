@@ -137,6 +137,8 @@ class Findings(Struct, frozen=True, kw_only=True):
     """For anomalies; None: it was not measured yet, or not since the last rollback."""
     threshold_asked: int | None = None
     """The version at which the survey for the next one was opened; None: none is."""
+    thresholds_asked: int = 0
+    """How many such surveys there were."""
 
 
 class DeviceRecord(Struct, kw_only=True):

@@ -36,10 +36,15 @@ class Thresholds:
         return found if found and self._surveys.is_open(found) else ""
 
     @property
+    def stray(self) -> bool:
+        """Whether errors are asked for that nobody wants any more: it was switched off meanwhile."""
+        return bool(self.survey) and not self._table.quantile
+
+    @property
     def wants_to_begin(self) -> bool:
-        """Whether errors are to be asked for."""
+        """Whether errors are to be asked for, or no more."""
         if not self._table.quantile:
-            return False
+            return self.stray
         if self.survey:
             return self._in_vain
         return self._due and not self._surveys.full
@@ -65,9 +70,12 @@ class Thresholds:
         """Ask for the errors by the current version, and no more for those by an older one."""
         version, old = self._ledger.version.version, self.survey
         closed: list[Command] = [self._surveys.close(old, wall)] if old else []
-        found = self._ledger.find(threshold_asked=version)
-        survey = Survey(id=self._name(version), kind="evaluation", min_examples=self._table.min_examples)
         self._waited, self.deadline = False, None
+        if not self._table.quantile:
+            return [*closed, self._ledger.find(threshold_asked=None)]
+        count = self._ledger.findings.thresholds_asked + 1
+        found = self._ledger.find(threshold_asked=version, thresholds_asked=count)
+        survey = Survey(id=self._name(version), kind="evaluation", min_examples=self._table.min_examples)
         told = Log("info", "asking for errors, for the threshold", {"survey": survey.id, "version": version})
         return [*closed, found, self._surveys.open(survey, wall), told]
 
@@ -84,7 +92,7 @@ class Thresholds:
     @property
     def ready(self) -> bool:
         """Whether enough devices have answered."""
-        if not self.survey:
+        if not self.survey or self.stray:
             return False
         found = self._surveys.with_examples(self.survey)
         return found >= self._table.min_devices or (found > 0 and self._waited)
@@ -113,5 +121,8 @@ class Thresholds:
         return [*closed, self._ledger.find(threshold=None, threshold_asked=None)]
 
     def _name(self, version: int) -> str:
-        # The same again after a restart, and another one in another history.
-        return hashlib.sha256(f"{self._ledger.epoch}/threshold/{version}".encode()).hexdigest()[:16]
+        # The same again after a restart, and another one in another history. Of one version the errors may be asked for
+        # again, for another quantile: under another name, for devices answer no survey twice.
+        count = self._ledger.findings.thresholds_asked
+        text = f"{self._ledger.epoch}/threshold/{version}" + (f"/{count}" if count else "")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -56,11 +56,11 @@ def trained(versions: int = 1, **table: Any) -> Bench:
     return bench
 
 
-def reply_all(bench: Bench, devices: int = 3, first: int = 0) -> list[Any]:
+def reply_all(bench: Bench, devices: int = 3, first: int = 0, sequence: int = 0) -> list[Any]:
     (survey,) = announced(bench).surveys
     found: list[Any] = []
     for number in range(first, first + devices):
-        sent = report(f"d{number}", content(errors_of(number)), survey=survey.id, sequence=bench.version)
+        sent = report(f"d{number}", content(errors_of(number)), survey=survey.id, sequence=sequence or bench.version)
         found = bench.send(sent, f"d{number}")
     return found
 
@@ -180,6 +180,39 @@ def test_a_margin_and_another_quantile_hold_from_the_next_measurement_on() -> No
     bench.tick(0.0)
     assert announced(bench).surveys, "it is measured anew"
     assert announced(bench.restart(settings(quantile=0.0))).anomaly is None
+
+
+def test_another_quantile_can_be_measured_on_the_same_version_again_and_again() -> None:
+    bench = trained()
+    reply_all(bench)
+    asked: set[str] = set()
+    for sequence, quantile in enumerate((0.9, 0.99, 0.9, 0.99), start=2):
+        bench = bench.restart(settings(quantile=quantile))
+        bench.tick(0.0)
+        (survey,) = announced(bench).surveys
+        assert survey.id not in asked, "devices answer no survey twice"
+        asked.add(survey.id)
+        reply_all(bench, sequence=sequence)
+        found = announced(bench).anomaly
+        assert found is not None
+        assert (found.quantile, found.version) == (quantile, 1)
+
+
+def test_switched_off_while_devices_are_asked_nobody_is_asked_any_more() -> None:
+    bench = trained()
+    (survey,) = announced(bench).surveys
+    bench = bench.restart(settings(quantile=0.0))
+    for number in range(3):  # these were on their way
+        bench.send(report(f"d{number}", content(errors_of(number)), survey=survey.id), f"d{number}")
+    bench.tick(0.0)
+    assert (announced(bench).surveys, announced(bench).anomaly) == ([], None)
+    assert bench.core.ledger.findings.threshold is None
+
+    bench = bench.restart(settings())
+    bench.tick(0.0)
+    assert announced(bench).surveys[0].id != survey.id
+    reply_all(bench, sequence=2)
+    assert announced(bench).anomaly is not None
 
 
 def test_of_too_few_examples_it_is_said() -> None:
