@@ -56,7 +56,8 @@ def _head(card: Card) -> str:
     lines = [f"# Version {card.version} of {printable(card.federation)}", "", _wrapped(" ".join(said))]
     if card.drifting:
         shown = ", ".join(card.drifting[:MAX_DEVICES]) + (", ..." if len(card.drifting) > MAX_DEVICES else "")
-        lines += ["", _wrapped(f"Data drift, say {_count(len(card.drifting), 'device')} now: {shown}.")]
+        told = "says that its data drift" if len(card.drifting) == 1 else "say that their data drift"
+        lines += ["", _wrapped(f"{_count(len(card.drifting), 'device')} {told}, now: {shown}.")]
     for each in lineage.withheld_before:
         updates = _count(each.updates, "update")
         lines.append(_item(f"withheld before it, {_when(each.when)}: {printable(each.reason)} ({updates})"))

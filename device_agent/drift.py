@@ -50,6 +50,7 @@ class DriftHead(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alarms: int = 0
     since_alarm: int = 0
     recent: list[float] = []
+    recent_of_kind: list[float] = []
     error_new: float | None = None
     error_earlier: float | None = None
     arrays: dict[str, int]

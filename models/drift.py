@@ -35,10 +35,11 @@ FEWEST = 16
 FEWEST_OF_A_KIND = 8
 """With fewer earlier ones of its class an example is compared with those of all classes."""
 
-CLEAR_AFTER = 32
-"""So many examples of the newest are looked at to see whether the errors are back: a mean of p-values has the deviation
-0.05 then, around 0.5 without drift."""
-CLEAR_MEAN = 0.4
+CLEAR_AFTER = 64
+"""So many examples of the newest are looked at to see whether the errors are back."""
+CLEAR_MEAN = 0.45
+"""Of their p-values: without drift around 0.5 with the deviation 0.04. With half as many and 0.4, drift of half a
+standard deviation of the errors was over and began anew again and again, as versions did a little better or worse."""
 
 ALL = ""
 """Stands for the kinds together."""
@@ -64,7 +65,9 @@ class Evidence:
     since_alarm: int = 0
     """Examples judged since the last one."""
     recent: list[float] = field(default_factory=list)
-    """p-values of that kind since then, the newest ``CLEAR_AFTER``."""
+    """p-values since then, the newest ``CLEAR_AFTER``."""
+    recent_of_kind: list[float] = field(default_factory=list)
+    """Those of that kind alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,7 @@ class DriftRule:
             found = known.evidence.pop(whose, 0.0) + won
             if found >= math.log(2.0 * self.false_alarm_examples):
                 known.drifting, known.kind, known.alarms = True, whose, known.alarms + 1
-                known.since_alarm, known.recent, known.evidence = 0, [], {}
+                known.since_alarm, known.recent, known.recent_of_kind, known.evidence = 0, [], [], {}
                 return
             if found > 0.0:
                 known.evidence[whose] = found
@@ -122,13 +125,19 @@ class DriftRule:
             del known.evidence[min(known.evidence, key=known.evidence.__getitem__)]
 
     def _is_over(self, known: Evidence, kind: str, p: float) -> bool:
+        # Of all kinds as well: while one recovers, a model that adapts may do badly with another.
         known.since_alarm += 1
+        known.recent = [*known.recent, p][-CLEAR_AFTER:]
         if known.kind in {ALL, kind}:
-            known.recent = [*known.recent, p][-CLEAR_AFTER:]
-        back = len(known.recent) == CLEAR_AFTER and sum(known.recent) >= CLEAR_MEAN * CLEAR_AFTER
+            known.recent_of_kind = [*known.recent_of_kind, p][-CLEAR_AFTER:]
+        back = _are_back(known.recent) and _are_back(known.recent_of_kind)
         if back or known.since_alarm >= self.relearn_examples:
-            known.drifting, known.recent = False, []
+            known.drifting, known.recent, known.recent_of_kind = False, [], []
         return not known.drifting
+
+
+def _are_back(found: Sequence[float]) -> bool:
+    return len(found) == CLEAR_AFTER and sum(found) >= CLEAR_MEAN * CLEAR_AFTER
 
 
 def p_value(earlier: Sequence[float], error: float, chance: float) -> float:

@@ -101,8 +101,11 @@ class Standardization:
         """Undo ``apply`` in place, up to rounding; what was beyond the limit stays there."""
         deviation = self.deviation
         scale = np.where(deviation > _RESOLUTION * np.abs(self.mean), deviation, 1.0)
-        for rows in _blocks(x):
-            x[rows] = x[rows] * scale + self.mean
+        with np.errstate(
+            over="ignore"
+        ):  # what is as large as float32 can be may come back as infinite; ``apply`` limits it
+            for rows in _blocks(x):
+                x[rows] = x[rows] * scale + self.mean
 
     def to_data(self) -> dict[str, Any]:
         """Return it as data, exactly: ``from_data`` gives the same bits again."""

@@ -127,7 +127,7 @@ def test_between_alarms_the_disk_is_left_alone(watched: Watched) -> None:
 def test_over_when_the_errors_are_back_and_a_new_alarm_is_another(watched: Watched) -> None:
     watched.look()
     for turn, moved in enumerate((8.0, 0.0, 8.0, 0.0), start=1):
-        watched.append(turn, 100, moved=moved)
+        watched.append(turn, 200, moved=moved)
         seen = watched.look()
         assert (seen.drifting, seen.alarms) == (moved > 0, (turn + 1) // 2)
 

@@ -104,6 +104,34 @@ def test_over_when_the_errors_are_back() -> None:
         assert all(found < math.log(2e5) for found in device.known.evidence.values())
 
 
+def test_not_over_while_another_class_does_badly() -> None:
+    device = Device(0, DriftRule(), kinds=2)
+
+    def look(shifts: tuple[float, float], count: int = 20) -> None:
+        fresh = [(kind, math.exp(device.chance.normal(kind, 1.0) + shifts[kind])) for kind in (0, 1) * (count // 2)]
+        earlier = [(kind, math.exp(value)) for kind, value in device.earlier]
+        device.rule.judge(device.known, earlier, fresh, device.chance)
+
+    while not device.known.drifting:
+        look((4.0, 0.0))
+    assert device.known.kind == "0"
+    look((0.0, 4.0), 400)  # it has learnt the one, and forgotten the other
+    assert device.known.drifting
+    look((0.0, 0.0), 400)
+    assert not device.known.drifting
+
+
+def test_not_over_while_errors_are_still_larger_by_less() -> None:
+    """What half adapts to the new must not end drift and begin it anew with every other version."""
+    over = 0
+    for seed in range(10):
+        device = Device(seed, DriftRule(), earlier=200)
+        device.until_alarm(3.0, most=400)
+        device.look(300, shift=0.8)
+        over += not device.known.drifting
+    assert over <= 1
+
+
 def test_over_when_so_much_was_new_that_it_is_normal() -> None:
     device = Device(0, DriftRule(relearn_examples=300))
     device.until_alarm(3.0, most=400)
