@@ -6,6 +6,8 @@ import json
 import logging
 import shutil
 import sys
+import tempfile
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -33,6 +35,7 @@ MAX_DEVICES = 70
 """Of the demo; ``fedmq.demo_data`` says why."""
 DEVICES_HELP = "Devices, each a process: 7, or 10 with digits."
 LOOK_S = 2.0
+LOOK_AGAIN_S = 0.2
 DEFAULT_BROKER = "127.0.0.1:1883"
 TLS_PORT = 8883
 BROKER_HELP = "auto, mosquitto, iotcore, or HOST:PORT of a running one."
@@ -187,6 +190,26 @@ def init(
     print("  fedmq monitor")  # noqa: T201 - a command line talks
     print("for devices on other machines, with certificates and keys for all (docs/security.md):")  # noqa: T201 - as above
     print("  fedmq provision init NAME --broker HOST")  # noqa: T201 - a command line talks
+
+
+@app.command(short_help="Run a broker for a try on this machine.")
+def broker(
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="On the loopback interface.")] = 1883,
+) -> None:
+    """Run a broker for a try on this machine, until Ctrl-C: Mosquitto, or what pip installed where there is none."""
+    from fedmq import embedded_broker  # noqa: PLC0415 - see above
+
+    with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="fedmq-broker-") as folder:
+        try:
+            with embedded_broker.start("auto", Path(folder), port) as running:
+                where = f"{running.host}:{port}, for this machine alone"
+                print(f"{running.kind} listens at {where}; Ctrl-C ends it", flush=True)  # noqa: T201 - as everywhere
+                while running.running and not interrupts.wanted():
+                    time.sleep(LOOK_AGAIN_S)
+                if not interrupts.wanted():
+                    _fail("the broker has ended by itself")
+        except embedded_broker.BrokerError as exc:
+            _fail(str(exc))
 
 
 @app.command(name="replay", short_help="Play a recording to MQTT topics, as a sensor would.")

@@ -298,6 +298,9 @@ def open_registry(directory: Path) -> Iterator[Registry]:
 def _check(db: sqlite3.Connection, path: Path) -> None:
     application = db.execute("PRAGMA application_id").fetchone()[0]
     schema = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not (application or schema or tables):
+        raise StoreError(f"{path} is empty: the aggregator is starting for the first time; ask again in a moment")
     if (application, schema) != (APPLICATION_ID, SCHEMA_VERSION):
         raise StoreRefused(f"{path} is no store that this version of fedmq can read (schema {schema})")
 

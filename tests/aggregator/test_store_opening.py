@@ -19,7 +19,7 @@ from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused
 from aggregator.adapters.lock import StoreInUse, is_locked
 from aggregator.adapters.opening import KEPT_INSTANCES, KEPT_WRECKS
 from aggregator.adapters.registry import open_registry
-from aggregator.adapters.schema import DATABASE_NAME
+from aggregator.adapters.schema import DATABASE_NAME, connect
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, read_snapshot, write_snapshot
 from aggregator.records import Restored, Shelf
 from protocol.chunks import digest_of
@@ -161,6 +161,12 @@ def test_a_registry_without_a_store(tmp_path: Path) -> None:
     with pytest.raises(StoreRefused, match="has the aggregator been started"), open_registry(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_registry_of_a_store_that_is_just_being_made(tmp_path: Path) -> None:
+    refused = pytest.raises(StoreError, match="starting for the first time; ask again")
+    with closing(connect(database(tmp_path))), refused, open_registry(tmp_path):
+        pass
 
 
 # -- in use --------------------------------------------------------------------------------------------------------
