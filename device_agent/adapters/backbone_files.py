@@ -39,10 +39,13 @@ class BackboneFiles:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._folder = state_dir / FOLDER
+        self._fault = ""
+        """Why a chunk could not be kept. What comes behind it has no place, until somebody seeks again."""
 
     def seek(self, blob: BlobRef) -> BackboneFound:
         """Remove all others, and return what is there of this one, or why it cannot be used here."""
         whole, part = self._paths(blob)
+        self._fault = ""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             for path in self._folder.iterdir():
@@ -69,6 +72,8 @@ class BackboneFiles:
     def keep(self, blob: BlobRef, index: int, data: bytes) -> BackboneFound:
         """Append a chunk; with the last one, check the digest, and give the file its name."""
         whole, part = self._paths(blob)
+        if self._fault:
+            return BackboneFound(digest=blob.digest, reason=self._fault)
         try:
             with part.open("ab") as file:
                 if file.tell() != index * blob.chunk_bytes:
@@ -82,7 +87,8 @@ class BackboneFiles:
                 return self._spoiled(blob, "its chunks do not have the digest that was announced")
             part.replace(whole)
         except OSError as exc:
-            return BackboneFound(digest=blob.digest, reason=f"the backbone cannot be kept: {exc.strerror or exc}")
+            self._fault = f"the backbone cannot be kept: {exc.strerror or exc}"
+            return BackboneFound(digest=blob.digest, reason=self._fault)
         return BackboneFound(digest=blob.digest, chunks=blob.chunk_count, complete=True)
 
     def drop(self) -> None:
