@@ -263,9 +263,11 @@ class _Fresh:
 
 def _errors(model: Model, parameters: Rows, data: Dataset, stopped: Callable[[], bool]) -> NDArray[np.float64]:
     found = np.empty(len(data))
-    for first in range(0, len(data), _BLOCK):
+    # A file that is a model is loaded with each question, and cuts it into pieces itself.
+    size = _BLOCK if model.layers else max(1, len(data))
+    for first in range(0, len(data), size):
         leave_if(stopped)
-        part = slice(first, first + _BLOCK)
+        part = slice(first, first + size)
         found[part] = errors_of(model, parameters, data.subset(part))
     return found
 
