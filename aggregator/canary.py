@@ -95,7 +95,7 @@ class Canary:
         if abs(excess) < unsure and not late and not nobody_else:
             return None
         worse = excess > 0.0
-        return Verdict(outcome="withdrawn" if worse else "published", reason=self._text(answers, worse=worse))
+        return Verdict(outcome="withdrawn" if worse else "published", reason=self._text(answers))
 
     def waits_in_vain(self) -> bool:
         """Return whether every device that is there, and is asked, has answered. Looks at all of them."""
@@ -144,8 +144,9 @@ class Canary:
         text = f"{answers} of {self._settings.min_answers} devices compared it within {self._settings.wait_s:g} s"
         return Verdict(outcome="withdrawn" if self._settings.on_timeout == "withdraw" else "published", reason=text)
 
-    def _text(self, answers: int, *, worse: bool) -> str:
+    def _text(self, answers: int) -> str:
         by = self.found.by[self._measure]
-        change = f"{self._measure} is {'worse' if by.mean > 0 else 'better'} by {abs(by.mean):.4g}"
+        change = f"{'worse' if by.mean > 0 else 'better'} by {abs(by.mean):.4g}" if by.mean else "as before"
         error = f" (+- {by.error:.2g})" if answers > 1 else ""
-        return f"{change}{error} on {answers} devices, {'only ' * worse}{self._margin:.4g} worse is allowed"
+        where = f"{answers} device{'s' * (answers != 1)}"
+        return f"{self._measure} is {change}{error} on {where}; {self._margin:.4g} worse is allowed"

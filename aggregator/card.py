@@ -74,6 +74,17 @@ class Contents(Struct, frozen=True, kw_only=True):
     """So many are not listed; ``show --json`` has every update."""
 
 
+class Tried(Struct, frozen=True, kw_only=True):
+    """How a part of the fleet found a version, against its parent, before it was published."""
+
+    why: str
+    """Why it was published."""
+    devices: int
+    """Those that compared it on examples of their own."""
+    figures: dict[str, float]
+    """``worse`` (how much, below 0: better), ``margin`` (how much is allowed), ``fleet_accuracy`` and the like."""
+
+
 class Withheld(Struct, frozen=True, kw_only=True):
     """A candidate that was not published."""
 
@@ -94,7 +105,11 @@ class Lineage(Struct, frozen=True, kw_only=True):
     withdrawn_by: int | None
     """The version that took it back."""
     withheld_before: list[Withheld]
-    """Candidates in its place, before it."""
+    """Candidates in its place, before it, that the gate refused."""
+    withdrawn_before: list[Withheld] = []
+    """The same that a part of the fleet tried, and that were withdrawn."""
+    tried: Tried | None = None
+    """None: it was published at once."""
     set_aside: int
     """Of a rollback: updates of the open buffer that were not used."""
     made_of: Contents | None

@@ -18,10 +18,11 @@ from aggregator.card import (
     Measurements,
     Share,
     Sizes,
+    Tried,
     Withheld,
     utc,
 )
-from aggregator.records import Aggregation, Answer
+from aggregator.records import Aggregation, Answer, Outcome
 from aggregator.spreads import held_out, spread
 from protocol.messages import BlobRef, DeltaRef
 
@@ -66,7 +67,7 @@ class CardSources:
     aggregation: Aggregation | None
     """The buffer that ended with it, with its updates; None for a first version, or when no longer kept."""
     withheld: Sequence[Aggregation] = ()
-    """Candidates that were made from its parent and not published."""
+    """Candidates that were made from its parent, and withheld or withdrawn."""
     trained_from: Sequence[Contribution] = ()
     """Updates that were trained from it, in the order of their acceptance."""
     withdrawn: Sequence[tuple[int, int]] = ()
@@ -120,12 +121,29 @@ def _lineage(sources: CardSources) -> Lineage:
         parameters_of=sources.rolled_back_to,
         state=state,
         withdrawn_by=by,
-        withheld_before=[
-            Withheld(when=utc(each.created), reason=each.reason, updates=len(each.lineage)) for each in sources.withheld
-        ],
+        withheld_before=_not_published(sources, "withheld"),
+        withdrawn_before=_not_published(sources, "withdrawn"),
+        tried=_tried(ended) if ended else None,
         set_aside=len(ended.lineage) if ended and ended.outcome == "set-aside" else 0,
         made_of=_contents(sources, ended.lineage) if used and ended else None,
     )
+
+
+def _not_published(sources: CardSources, outcome: Outcome) -> list[Withheld]:
+    return [
+        Withheld(when=utc(each.created), reason=each.reason, updates=len(each.lineage))
+        for each in sources.withheld
+        if each.outcome == outcome
+    ]
+
+
+def _tried(ended: Aggregation) -> Tried | None:
+    if ended.outcome != "published" or not ended.reason:  # only a verdict on a candidate gives one
+        return None
+    figures = {
+        name: value for name, value in ended.metrics.items() if name in {"worse", "margin"} or name.startswith("fleet_")
+    }
+    return Tried(why=ended.reason, devices=int(ended.metrics.get("devices", 0)), figures=figures)
 
 
 def _contents(sources: CardSources, lineage: Sequence[Contribution]) -> Contents:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from aggregator.card import Card, Contents
+from aggregator.card import Card, Contents, Tried
 from aggregator.spreads import Spread
 from protocol.printable import printable
 
@@ -58,9 +58,10 @@ def _head(card: Card) -> str:
         shown = ", ".join(card.drifting[:MAX_DEVICES]) + (", ..." if len(card.drifting) > MAX_DEVICES else "")
         told = "says that its data drift" if len(card.drifting) == 1 else "say that their data drift"
         lines += ["", _wrapped(f"{_count(len(card.drifting), 'device')} {told}, now: {shown}.")]
-    for each in lineage.withheld_before:
-        updates = _count(each.updates, "update")
-        lines.append(_item(f"withheld before it, {_when(each.when)}: {printable(each.reason)} ({updates})"))
+    for what, found in (("withheld", lineage.withheld_before), ("withdrawn", lineage.withdrawn_before)):
+        for each in found:
+            updates = _count(each.updates, "update")
+            lines.append(_item(f"{what} before it, {_when(each.when)}: {printable(each.reason)} ({updates})"))
     return "\n".join(lines)
 
 
@@ -110,6 +111,8 @@ def _staleness(made: Contents) -> str:
 def _measured(card: Card) -> str:
     found = card.measured
     parts = ["## Measured"]
+    if card.lineage.tried is not None:
+        parts.append(_tried(card.lineage.tried))
     if found.aggregator:
         figures = ", ".join(f"{printable(name)} {_number(value)}" for name, value in found.aggregator.items())
         parts.append(_wrapped(f"On the aggregator's own data: {figures}."))
@@ -128,6 +131,18 @@ def _measured(card: Card) -> str:
     if found.held_out or found.surveys:
         parts.append("Each device counts once; 10 %: one device in ten is worse.")
     return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _tried(tried: Tried) -> str:
+    found = tried.figures
+    said = f"A part of the fleet tried it before it was published: {printable(tried.why)}."
+    pairs = [(name, found.get(f"{name}_before")) for name in found if name.startswith("fleet_")]
+    figures = [
+        f"{printable(name.removeprefix('fleet_'))} {_number(found[name])}, its parent's {_number(before)}"
+        for name, before in pairs
+        if before is not None
+    ]
+    return _wrapped(f"{said} On {_count(tried.devices, 'device')}: {'; '.join(figures)}." if figures else said)
 
 
 def _spreads(found: Sequence[Spread]) -> str:

@@ -88,6 +88,11 @@ goal = 4                                # ... so many updates are buffered; 0: n
 # path = "evaluation.npz"               # arrays x (examples, features) and y; each version is measured on them
 # max_accuracy_drop = 1.0               # a version that loses more accuracy than this is withheld; 1.0: never
 
+# [canary]
+# fraction = 0.0                        # so large a part of the fleet tries each version before it is out; 0: none
+# min_answers = 3                       # so many devices must have compared it with the current one
+# max_worse = 0.02                      # by how much accuracy may fall; worse ones are withdrawn
+
 [downlink]
 delta_codec = "int8"                    # devices take a version as a step from the one before: a quarter of the bytes
 # encoding = "f32"                      # of whole models: f32, f16 (then without delta_codec)

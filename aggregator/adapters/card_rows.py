@@ -42,7 +42,7 @@ def card_rows_of(db: sqlite3.Connection, version: int) -> CardRows:
     (before,) = db.execute("SELECT max(version) FROM versions WHERE version < ?", (version,)).fetchone()
     ended = db.execute(f"{_AGGREGATIONS} WHERE version = ?", (version,)).fetchone()
     parent = ended[3] if ended else before
-    query = f"{_AGGREGATIONS} WHERE outcome = 'withheld' AND base_version = ? ORDER BY id DESC LIMIT ?"
+    query = f"{_AGGREGATIONS} WHERE outcome IN ('withheld', 'withdrawn') AND base_version = ? ORDER BY id DESC LIMIT ?"
     withheld = db.execute(query, (parent, MAX_WITHHELD)).fetchall()
     terms = terms_of_version(db, version)
     within = terms["aggregation"]["max_staleness"] if terms else MAX_STALENESS

@@ -72,6 +72,8 @@ class StoreStatus:
     devices: tuple[DeviceRecord, ...]
     measured: dict[str, Measured] = field(default_factory=dict)
     """As in the lineage of the current version."""
+    candidate: int | None = None
+    """The number that a version will have which is tried now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +261,7 @@ class Registry:
                 counters=msgspec.msgpack.decode(_bytes(meta["counters"]), type=Counters),
                 devices=tuple(decode(record) for (record,) in devices),
                 measured=self.lineage(newest.version).measured,
+                candidate=(self._db.execute("SELECT version FROM candidate").fetchone() or (None,))[0],
             )
 
     def accepted(self) -> list[tuple[str, str, int]]:

@@ -66,7 +66,9 @@ def tried_table(lines: Sequence[TriedLine], answers: int, wanted: int) -> Render
     for line in lines:
         on_trial = line.outcome == "candidate"
         verdict = (
-            f"on trial: {answers} of {wanted} devices have compared it" if on_trial else f"withdrawn: {line.reason}"
+            f"on trial: compared by {answers} device{'s' * (answers != 1)}, at least {wanted} wanted"
+            if on_trial
+            else f"withdrawn: {line.reason}"
         )
         pairs = {
             "made": _when(line.created, full=True),
@@ -120,10 +122,11 @@ def status_table(
             "aggregator": running,
             "epoch": stored.epoch,
             "version": str(stored.version),
+            **({"on trial": f"version {stored.candidate}: see canary status"} if stored.candidate is not None else {}),
             **{name: _metric(value) for name, value in stored.metrics.items()},
             **_measured_lines(stored.measured),
             "buffered": f"{stored.buffered} {'update' if stored.buffered == 1 else 'updates'}",
-            "accepted": f"{counters.accepted:,} of {counters.received:,} messages",
+            "accepted": _accepted_text(counters),
             "not accepted": f"{counters.duplicate} duplicate, {counters.stale} stale, {counters.rejected} rejected",
             "reasons": refused,
             "versions": _versions_text(counters),
@@ -137,6 +140,13 @@ def status_table(
     more = len(devices) - len(shown)
     rest = Text(f"and {more:,} more: see --devices or --json", style="dim") if more else Text()
     return Group(parts, Text(), devices_table(shown, now), rest)
+
+
+def _accepted_text(counters: Counters) -> str:
+    updates = f"{counters.accepted:,}"
+    if counters.reports_accepted:
+        updates = f"{updates} updates and {counters.reports_accepted:,} reports"
+    return f"{updates} of {counters.received:,} messages"
 
 
 def _versions_text(counters: Counters) -> str:

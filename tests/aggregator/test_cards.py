@@ -199,6 +199,28 @@ def test_a_version_without_its_parameters_has_a_card(tmp_path: Path) -> None:
     assert found.size.parameters == 15
 
 
+def test_what_the_fleet_found_before_it_was_published(plant: Plant) -> None:
+    plant.withheld("the loss is not finite")
+    plant.withheld("accuracy is worse by 0.4 on 9 devices; 0.02 worse is allowed", "withdrawn")
+    figures = {"devices": 8.0, "worse": -0.25, "margin": 0.02, "fleet_accuracy": 0.75, "fleet_accuracy_before": 0.5}
+    why = "accuracy is better by 0.25 on 8 devices; 0.02 worse is allowed"
+    plant.version((given("a", 0, 0, 30),), why=why, found={"accuracy": 0.7, **figures})
+    plant.version((given("a", 1, 0, 30),))
+
+    found = plant.card(1)
+
+    assert [each.reason for each in found.lineage.withheld_before] == ["the loss is not finite"]
+    assert [each.reason[:24] for each in found.lineage.withdrawn_before] == ["accuracy is worse by 0.4"]
+    tried = found.lineage.tried
+    assert tried is not None
+    assert (tried.why, tried.devices) == (why, 8)
+    assert tried.figures == {name: value for name, value in figures.items() if name != "devices"}
+    told = " ".join(card_text(found).split())
+    assert f"tried it before it was published: {why}. On 8 devices: accuracy 0.75, its parent's 0.5." in told
+    assert "withdrawn before it, " in told
+    assert plant.card(2).lineage.tried is None
+
+
 def test_a_store_from_before_cards_goes_on(plant: Plant) -> None:
     plant.version((given("a", 0, 0, 30),))
     with closing(sqlite3.connect(plant.state_dir / "aggregator.sqlite")) as db:

@@ -42,7 +42,13 @@ class Plant:
         store.close()
 
     def version(
-        self, lineage: tuple[Contribution, ...], kind: Any = "aggregate", withdrawn: Any = (), **fields: Any
+        self,
+        lineage: tuple[Contribution, ...],
+        kind: Any = "aggregate",
+        withdrawn: Any = (),
+        why: str = "",
+        found: dict[str, float] | None = None,
+        **fields: Any,
     ) -> int:
         number, base = self.newest + 1, self.newest
         master = np.full(self.prepared.model.layout.size, number, np.float32)
@@ -56,7 +62,13 @@ class Plant:
         )
         outcome: Any = "set-aside" if kind == "rollback" else "published"
         ended = Aggregation(
-            outcome=outcome, base_version=base, version=number, reason="", created=1.7e9 + number, lineage=lineage
+            outcome=outcome,
+            base_version=base,
+            version=number,
+            reason=why,
+            created=1.7e9 + number,
+            lineage=lineage,
+            metrics=found or {},
         )
         server = ServerState(master=master, optimizer="plain", vectors=())
         shelf = tuple(shelf_of(number, record))
@@ -64,9 +76,9 @@ class Plant:
         self.newest = number
         return number
 
-    def withheld(self, reason: str) -> None:
+    def withheld(self, reason: str, outcome: Any = "withheld") -> None:
         ended = Aggregation(
-            outcome="withheld",
+            outcome=outcome,
             base_version=self.newest,
             version=None,
             reason=reason,
