@@ -165,7 +165,7 @@ class DeviceCore:
             self._look_at = now + self._settings.data.watch_s
         self._parts.desk.expect_news(now)
         held = self._parts.desk.held
-        there = self._parts.frozen.follow(held, now) if held is not None and held.backbone else []
+        there = self._parts.frozen.follow(held, now) if held is not None else []
         return [*self._parts.trust.begin(), *there, *self._connect()]
 
     def _on_stop(self, event: ev.StopRequested, now: float) -> list[Command]:

@@ -1,28 +1,53 @@
-"""The frozen network before the model: whether it is here, and how it comes, chunk by chunk, straight to the disk."""
+"""The file that a manifest names beside the parameters: whether it is here, and how it comes, straight to the disk.
+
+It is the frozen network before the model, or the model itself.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from device_agent.commands import Command, DropBackbone, KeepChunk, Log, SeekBackbone, Subscribe, Unsubscribe
 from device_agent.settings import MAX_MODEL_CHUNKS
 from protocol.backoff import full_jitter
 from protocol.errors import ProtocolError
+from protocol.messages import BlobRef
 
 if TYPE_CHECKING:
     import random
 
     from device_agent.events import BackboneFound
     from device_agent.settings import AgentSettings
-    from protocol.messages import BlobRef, Manifest
+    from protocol.messages import Manifest
     from protocol.topics import Topics
+
+FILE_KIND = "tflite"
+"""Kind of models that are files, and encoding of files' blobs."""
 
 WINDOW = 4
 """Chunk topics subscribed at a time, as for models; what comes before its turn waits in memory."""
 
 
+def is_file(manifest: Manifest) -> bool:
+    """Return whether the model is a ``.tflite`` file that learns, and no network of fedmq's."""
+    return manifest.model.get("kind") == FILE_KIND
+
+
+def file_of(manifest: Manifest) -> BlobRef | None:
+    """Return the file that is needed beside the parameters: the backbone's, or the model's own, cut as its blob is."""
+    if manifest.backbone is not None or not is_file(manifest):
+        return manifest.backbone.blob if manifest.backbone else None
+    named = {"digest": manifest.model.get("digest"), "total_bytes": manifest.model.get("size")}
+    try:
+        return msgspec.convert(named | {"chunk_bytes": manifest.blob.chunk_bytes, "encoding": FILE_KIND}, BlobRef)
+    except msgspec.ValidationError:
+        return None  # nothing can be built of such a spec, and that is told
+
+
 class Frozen:
-    """Follows the backbone that manifests name. One at a time, the same for all versions of an epoch.
+    """Follows the file that manifests name. One at a time, the same for all versions of an epoch.
 
     Chunks are appended to a file in their order, so a kill costs the few that were under way. As ``Fetcher`` does, it
     asks for ``model/current`` again when nothing comes, for that travels behind chunks that are merely slow.
@@ -34,6 +59,7 @@ class Frozen:
         self._max_bytes = settings.backbone.max_bytes
         self._first_wait_s, self._max_wait_s = settings.outbox.receipt_timeout_s, settings.outbox.resend_max_s
         self._blob: BlobRef | None = None
+        self._what = ""
         self._ready = self._fetching = self._linked = False
         self._next = 0
         """The first chunk that is not in the file."""
@@ -60,13 +86,13 @@ class Frozen:
         """Why nothing can be trained without it; empty when it is here, or none is wanted."""
         if self._trouble or self._blob is None or self._ready:
             return self._trouble
-        return f"fetching the backbone, {self._blob.total_bytes:,} bytes" if self._fetching else ""
+        return f"fetching the {self._what}, {self._blob.total_bytes:,} bytes" if self._fetching else ""
 
     def serves(self, manifest: Manifest | None) -> bool:
-        """Return whether this version has the backbone that it needs."""
-        if manifest is None or manifest.backbone is None:
+        """Return whether this version has the file that it needs."""
+        if manifest is None or (wanted := file_of(manifest)) is None:
             return True
-        return self._ready and self._blob is not None and self._blob.digest == manifest.backbone.blob.digest
+        return self._ready and self._blob is not None and self._blob.digest == wanted.digest
 
     def link_up(self, now: float) -> None:
         """Expect the manifest, which every connection subscribes to first."""
@@ -84,7 +110,7 @@ class Frozen:
 
     def follow(self, manifest: Manifest, now: float) -> list[Command]:
         """Have what the manifest needs: look for it, go on with it, or forget what nobody needs any more."""
-        wanted = manifest.backbone.blob if manifest.backbone else None
+        wanted = file_of(manifest)
         if wanted is None:
             return self._forget()
         if wanted == self._blob and (self._ready or self._fetching):
@@ -92,10 +118,10 @@ class Frozen:
         commands = self._set_down()
         if wanted != self._blob:
             self._spoils, self._ready = 0, False
-        self._blob = wanted
+        self._blob, self._what = wanted, "backbone" if manifest.backbone else "model's file"
         if wanted.total_bytes > self._max_bytes or wanted.chunk_count > MAX_MODEL_CHUNKS:
             return commands + self._refused(
-                f"the backbone has {wanted.total_bytes:,} bytes in {wanted.chunk_count} chunks; this device takes "
+                f"the {self._what} has {wanted.total_bytes:,} bytes in {wanted.chunk_count} chunks; this device takes "
                 f"{self._max_bytes:,} (max_bytes in [backbone])"
             )
         return [*commands, SeekBackbone(blob=wanted)]
@@ -107,7 +133,7 @@ class Frozen:
         if event.complete:
             commands, was = self._set_down(), self._ready
             self._ready, self._trouble, self._spoils = True, "", 0
-            told = Log(level="info", message="backbone ready", fields={"bytes": self._blob.total_bytes})
+            told = Log(level="info", message=f"{self._what} ready", fields={"bytes": self._blob.total_bytes})
             return commands if was else [*commands, told]
         self._ready = False
         if event.spoiled:
@@ -120,10 +146,10 @@ class Frozen:
         self._trouble = ""
         self._fetching, self._next = True, have
         fields: dict[str, object] = {"bytes": blob.total_bytes, "have": have, "of": blob.chunk_count}
-        return [Log(level="info", message="fetching backbone", fields=fields), *self._resume(now)]
+        return [Log(level="info", message=f"fetching {self._what}", fields=fields), *self._resume(now)]
 
     def _begin_again(self, reason: str, now: float) -> list[Command]:
-        told = Log(level="warning", message="backbone spoiled: fetching it again", fields={"reason": reason})
+        told = Log(level="warning", message=f"{self._what} spoiled: fetching it again", fields={"reason": reason})
         commands = [told, *self._set_down()]
         self._fetching = self._paused = True
         self._spoils += 1
@@ -196,7 +222,7 @@ class Frozen:
         if reason == self._trouble:
             return commands
         self._trouble = reason
-        return [*commands, Log(level="error", message="the backbone cannot be used", fields={"reason": reason})]
+        return [*commands, Log(level="error", message=f"the {self._what} cannot be used", fields={"reason": reason})]
 
     def _forget(self) -> list[Command]:
         if self._blob is None:

@@ -35,6 +35,9 @@ class Model:
         self.layers = spec.layers
         self.layout = join(layer.entries for layer in self.layers)
 
+    software = ""
+    """What computes beside NumPy, if it matters to who goes on with a training."""
+
     @property
     def spec(self) -> dict[str, Any]:
         """The spec as data, with every default filled in; ``build`` makes an equal model from it."""

@@ -1,4 +1,4 @@
-"""The backbone's file in the state directory: named by its digest, written chunk by chunk, whole or not there."""
+"""The backbone's or the model's file in the state directory: named by its digest, in chunks, whole or not there."""
 
 from __future__ import annotations
 
@@ -12,25 +12,37 @@ from typing import TYPE_CHECKING
 from device_agent.events import BackboneFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from protocol.messages import BlobRef
 
 FOLDER = "backbone"
+_TRIED = ".tried"
 SPARE_BYTES = 8 * 1024 * 1024
 """Room that is left on the disk beside it."""
 
 _BLOCK = 1024 * 1024
 _RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 NO_RUNTIME = (
-    "this federation's model stands behind a backbone, and no TFLite runtime is installed to run it: "
+    "this federation sends its devices a .tflite file, and no TFLite runtime is installed to run it: "
     "pip install 'fedmq[tflite]', and start the agent again"
 )
 
 
 def backbone_path(state_dir: Path, digest: str) -> Path:
-    """Return where the backbone with this SHA-256 lies when it is there."""
+    """Return where the file with this SHA-256 lies when it is there."""
     return state_dir / FOLDER / f"{digest}.tflite"
+
+
+def try_once(path: Path, by: str, attempt: Callable[[], None]) -> None:
+    """Make the attempt on this file, unless it came to its end before with the same ``by``: that is noted beside it."""
+    mark = path.with_suffix(_TRIED)
+    if mark.exists() and mark.read_bytes() == by.encode():
+        return
+    attempt()
+    with contextlib.suppress(OSError):  # on a full disk it is made again
+        mark.write_bytes(by.encode())
 
 
 class BackboneFiles:
@@ -49,7 +61,7 @@ class BackboneFiles:
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             for path in self._folder.iterdir():
-                if path not in (whole, part):
+                if path not in (whole, part, whole.with_suffix(_TRIED)):
                     path.unlink(missing_ok=True)
             if not any(map(find_spec, _RUNTIMES)):
                 return BackboneFound(digest=blob.digest, reason=NO_RUNTIME)
@@ -63,9 +75,9 @@ class BackboneFiles:
                 os.truncate(part, chunks * blob.chunk_bytes)
             missing, free = blob.total_bytes - chunks * blob.chunk_bytes, shutil.disk_usage(self._folder).free
         except OSError as exc:
-            return BackboneFound(digest=blob.digest, reason=f"the backbone cannot be kept: {exc.strerror or exc}")
+            return BackboneFound(digest=blob.digest, reason=f"the .tflite file cannot be kept: {exc.strerror or exc}")
         if free < missing + SPARE_BYTES:
-            text = f"the backbone takes {missing:,} bytes more on the disk, and {free:,} are free"
+            text = f"the .tflite file takes {missing:,} bytes more on the disk, and {free:,} are free"
             return BackboneFound(digest=blob.digest, reason=text)
         return BackboneFound(digest=blob.digest, chunks=chunks)
 
@@ -87,7 +99,7 @@ class BackboneFiles:
                 return self._spoiled(blob, "its chunks do not have the digest that was announced")
             part.replace(whole)
         except OSError as exc:
-            self._fault = f"the backbone cannot be kept: {exc.strerror or exc}"
+            self._fault = f"the .tflite file cannot be kept: {exc.strerror or exc}"
             return BackboneFound(digest=blob.digest, reason=self._fault)
         return BackboneFound(digest=blob.digest, chunks=blob.chunk_count, complete=True)
 

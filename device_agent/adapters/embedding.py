@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.adapters.backbone_files import backbone_path
+from device_agent.adapters.backbone_files import backbone_path, try_once
 from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.embeddings import EmbeddingCache
 from device_agent.adapters.leaving import TaskLeftError, never
@@ -64,10 +64,7 @@ def load_network(state_dir: Path, ref: BackboneRef, stopped: Callable[[], bool] 
         runtime = load_runtime()
         if len(data) != ref.blob.total_bytes:
             raise BackboneError("the backbone's file has another length than it had", damaged=True)
-        mark, tried = path.with_suffix(".tried"), f"{runtime.name} {runtime.version}"
-        if not mark.exists() or mark.read_text() != tried:
-            try_out(path, stopped=stopped)
-            mark.write_text(tried)
+        try_once(path, f"{runtime.name} {runtime.version}", lambda: try_out(path, stopped=stopped))
         return Backbone(runtime, data, spec)
     except StepLeftError as exc:
         raise TaskLeftError from exc

@@ -7,12 +7,14 @@ import json
 import platform
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples
-from device_agent.adapters.embedding import BackboneError, Embedder, samples_for
+from device_agent.adapters.embedding import BackboneError, Embedder
+from device_agent.adapters.learning import Models
 from device_agent.adapters.leaving import TaskLeftError, never
 from device_agent.adapters.measuring import compared, measured
 from device_agent.adapters.model_cache import CacheError, read_model
@@ -40,9 +42,9 @@ from models import (
     Model,
     PlanError,
     SpecError,
+    TfliteError,
     Training,
     TrainingPlan,
-    build,
     weight_of_part,
 )
 from models.personal import with_constants
@@ -77,6 +79,25 @@ class _TaskError(Exception):
     def __init__(self, reason: str, fault: Fault) -> None:
         super().__init__(reason)
         self.fault: Fault = fault
+
+
+_ENDINGS = (TaskLeftError, _TaskError, BackboneError, DataFileError, FeaturesError, PlanError, TfliteError)
+
+
+def _ended(task: int, exc: Exception) -> TaskStopped | TaskFailed:
+    """Return what is said of a task that did not come to its end: it was stopped, or something is wrong."""
+    match exc:
+        case TaskLeftError():
+            return TaskStopped(task=task)
+        case _TaskError():
+            fault = exc.fault
+        case DataFileError():
+            fault = "data"
+        case BackboneError(damaged=True):
+            fault = "backbone"
+        case _:
+            fault = "model"
+    return TaskFailed(task=task, reason=str(exc), fault=fault)
 
 
 class Word(Protocol):
@@ -114,10 +135,8 @@ class Workbench:
         self.embedder = Embedder(settings)
         self._drift_file = drift
         self._drift: DriftWatch | None = None
-        self._model: Model | None = None
-        self._model_of: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._models = Models(Path(settings.device.state_dir))
         self._pipeline: Pipeline | None = None
-        """How rows become the model's examples; None: the samples are examples."""
 
     def train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped | TaskFailed:
         """Train the model in the file as the task says, or go on where that was interrupted.
@@ -126,60 +145,47 @@ class Workbench:
         """
         try:
             return self._train(task, file, word)
-        except TaskLeftError:
-            return TaskStopped(task=task.task)
-        except PlanError as exc:
-            return TaskFailed(task=task.task, reason=str(exc), fault="model")
-        except _TaskError as exc:
-            return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
+        except _ENDINGS as exc:
+            return _ended(task.task, exc)
         finally:
             self.sitting = None
 
     def evaluate(self, task: Evaluate, file: BinaryIO, word: Word) -> EvaluationDone | TaskStopped | TaskFailed:
         """Measure the model in the file on the holdout."""
         try:
-            model, parameters = self._read(task.manifest, file)
+            model, parameters = self._read(task.manifest, file, word)
             holdout = self._samples(task.manifest, model, word).holdout
             if holdout is None:
-                raise _TaskError("there are no held-out samples to evaluate on", "data")  # noqa: TRY301 - as the rest
+                raise _TaskError("there are no held-out samples to evaluate on", "data")
             start = self._personal.begin(task.manifest, model, parameters)
-            metrics = measured(model, start.parameters, holdout, word.stopped)
-            return EvaluationDone(task=task.task, metrics=metrics)
-        except TaskLeftError:
-            return TaskStopped(task=task.task)
-        except PlanError as exc:
-            return TaskFailed(task=task.task, reason=str(exc), fault="model")
-        except _TaskError as exc:
-            return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
+            return EvaluationDone(task=task.task, metrics=measured(model, start.parameters, holdout, word.stopped))
+        except _ENDINGS as exc:
+            return _ended(task.task, exc)
 
     def answer(
         self, task: Answer, file: BinaryIO, word: Word, candidate: BinaryIO | None = None
     ) -> SurveyAnswered | TaskStopped | TaskFailed:
         """Find out what a survey asks; of a comparison with the candidate in the other file."""
         try:
-            model, parameters = self._read(task.manifest, file)
+            model, parameters = self._read(task.manifest, file, word)
             samples = self._samples(task.manifest, model, word)
             start = self._personal.begin(task.manifest, model, parameters)
             if task.candidate is not None and candidate is not None:
                 # As the device would predict with each. What fine-tuning did for one it has not done for the other.
-                other = start.untuned(self._candidate(task.candidate, candidate))
+                other = start.untuned(self._candidate(task.candidate, candidate, word))
                 ours = start.untuned(parameters)
                 content = comparison_of(task.survey, model, ours, other, samples, word.stopped)
             else:
                 content = content_of(task.survey, model, start.parameters, samples, word.stopped)
-        except TaskLeftError:
-            return TaskStopped(task=task.task)
-        except PlanError as exc:
-            return TaskFailed(task=task.task, reason=str(exc), fault="model")
-        except _TaskError as exc:
-            return TaskFailed(task=task.task, reason=str(exc), fault=exc.fault)
+        except _ENDINGS as exc:
+            return _ended(task.task, exc)
         except (ProtocolError, DataError) as exc:
             return TaskFailed(task=task.task, reason=f"survey {task.survey.id}: {exc}", fault="model")
         return SurveyAnswered(task=task.task, survey=task.survey, content=content)
 
     def _train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped:
         manifest = task.manifest
-        model, parameters = self._read(manifest, file)
+        model, parameters = self._read(manifest, file, word)
         name = task.incarnation, task.sequence
         start = self._personal.begin(manifest, model, parameters, name)
         if start.why_cold:
@@ -198,9 +204,8 @@ class Workbench:
         self.sitting = sitting
         ending = sitting.run(word.wait_and_stop, word.stopped)
         if ending in ("stopped", "resume"):
-            return self._set_aside(
-                task, sitting, keeps=word.keeps(), rest_s=plan.deadline_s if ending == "resume" else 0.0
-            )
+            rest_s = plan.deadline_s if ending == "resume" else 0.0
+            return self._set_aside(task, sitting, keeps=word.keeps(), rest_s=rest_s)
         result = training.result(finished=ending == "finished")
         delta = result.parameters - start.parameters
         if not np.isfinite(delta).all():
@@ -322,17 +327,17 @@ class Workbench:
             upto=self._supply.held.upto,
             personal=start.digest,
             backbone=manifest.backbone.blob.digest if manifest.backbone else "",
-            software=SOFTWARE,
+            software=SOFTWARE + model.software,
         )
 
-    def _read(self, manifest: Manifest, file: BinaryIO) -> tuple[Model, NDArray[np.float32]]:
+    def _read(self, manifest: Manifest, file: BinaryIO, word: Word) -> tuple[Model, NDArray[np.float32]]:
         try:
             cached, data = read_model(file)
         except (CacheError, OSError) as exc:
             raise _TaskError(str(exc), "cache") from exc
         if cached.parameters != manifest.parameters:
             raise _TaskError("the cached model is another version", "cache")
-        model = self._built(manifest)
+        model = self._built(manifest, word)
         try:
             parameters = tensors.decode(cached.blob.encoding, data, model.layout.size)
         except ProtocolError as exc:
@@ -343,36 +348,24 @@ class Workbench:
             raise _TaskError("the parameters are not the ones that the manifest names", "model")
         return model, parameters
 
-    def _candidate(self, manifest: Manifest, file: BinaryIO) -> Vector:
+    def _candidate(self, manifest: Manifest, file: BinaryIO, word: Word) -> Vector:
         try:
-            return self._read(manifest, file)[1]
-        except _TaskError as exc:
+            return self._read(manifest, file, word)[1]
+        except (_TaskError, FeaturesError) as exc:
             raise _TaskError(str(exc), "candidate") from exc
 
-    def _built(self, manifest: Manifest) -> Model:
-        # Spec and pipeline are the same version after version, and have no state.
-        described = (manifest.model, manifest.features)
-        if self._model is None or self._model_of != described:
-            try:
-                model = build(manifest.model)
-                self._pipeline = _pipeline(manifest, model)
-            except SpecError as exc:
-                raise _TaskError(f"model spec: {exc}", "model") from exc
-            except FeaturesError as exc:
-                raise _TaskError(str(exc), "model") from exc
-            self._model, self._model_of = model, described
-        if self._model.layout.digest != manifest.layout:
+    def _built(self, manifest: Manifest, word: Word) -> Model:
+        try:
+            model, self._pipeline = self._models.of(manifest, word.stopped)
+        except SpecError as exc:
+            raise _TaskError(f"model spec: {exc}", "model") from exc
+        if model.layout.digest != manifest.layout:
             raise _TaskError("the model spec leads to another layout than the manifest names", "model")
-        return self._model
+        return model
 
     def _samples(self, manifest: Manifest, model: Model, word: Word, upto: int | None = None) -> Samples:
-        try:
-            through = self.embedder.through(manifest.backbone) if manifest.backbone else None
-            return self._supply.begin(model, self._pipeline, upto, word.stopped, through)
-        except DataFileError as exc:
-            raise _TaskError(str(exc), "data") from exc
-        except BackboneError as exc:
-            raise _TaskError(str(exc), "backbone" if exc.damaged else "model") from exc
+        through = self.embedder.through(manifest.backbone) if manifest.backbone else None
+        return self._supply.begin(model, self._pipeline, upto, word.stopped, through)
 
     def _rng(self, manifest: Manifest, contribution: int, *stream: int) -> np.random.Generator:
         device = zlib.crc32(self._settings.device.id.encode())
@@ -381,14 +374,6 @@ class Workbench:
 
 def _digest(parameters: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest()
-
-
-def _pipeline(manifest: Manifest, model: Model) -> Pipeline | None:
-    if not manifest.features:
-        return None
-    from models import Pipeline  # noqa: PLC0415 - half a megabyte, for federations that make examples of rows
-
-    return Pipeline.for_model(manifest.features, samples_for(model, manifest.backbone))
 
 
 def _plan(manifest: Manifest) -> TrainingPlan:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.data import Dataset
 from models.errors import PlanError, TfliteError
+from models.losses import softmax
 from models.network import EVALUATION_FLOATS, Model
 from models.parameters import FloatArray
 from models.plan import TrainingPlan
@@ -44,6 +46,7 @@ class TrainableModel(Model):
         self._data = data
         self._described = spec
         self._runtime = runtime
+        self.software = f", {runtime.name} {runtime.version}"
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -110,6 +113,26 @@ class TrainableModel(Model):
     @property
     def _block_rows(self) -> int:
         return max(1, min(_BLOCK_ROWS, EVALUATION_FLOATS // self.inputs))
+
+
+class FilePredictor:
+    """Predicts by the file, in a session of its own. One thread at a time."""
+
+    def __init__(self, model: TrainableModel, parameters: FloatArray) -> None:
+        self.by = model.software.lstrip(", ")
+        self._model = model
+        self._answers = _Answers(model, parameters)
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """See ``models.predicting.Predictor``. Raises ``TfliteError`` when the runtime fails."""
+        found = self._answers.forward(Dataset.features(self._model.inputs, x))
+        return softmax(found) if self._model.task == "classification" else found
+
+    def errors(self, x: FloatArray) -> FloatArray:
+        """Return how badly each example is reconstructed, as ``Model.errors``; the task must be that one."""
+        wanted = Dataset.features(self._model.inputs, x)
+        means: FloatArray = np.mean(np.square(self._answers.forward(wanted) - wanted), axis=1)
+        return means
 
 
 class _FileStepper:

@@ -209,12 +209,15 @@ def softmax_file(
     needs: str = "",
     counts: bool = False,
     stale: bool = False,
+    logits: bool = False,
+    deadly: bool = False,
 ) -> bytes:
     """Softmax regression by stochastic gradient descent: ``weight (inputs, classes)`` and ``bias``.
 
     ``rate`` None: ``train`` is given it. ``labels``: ``y`` is int32 ``(n,)``, else one-hot. ``needs``: a custom
     operator in ``train``. ``counts``: a variable that is neither got nor set makes the second step half as long.
-    ``stale``: ``train`` forgets its step.
+    ``stale``: ``train`` forgets its step. ``logits``: ``infer`` gives scores. ``deadly``: a variable changes its shape
+    within ``train``, which ends a process that runs it (``ai-edge-litert`` 2.3.0).
     """
     rng = np.random.default_rng(seed)
     first = {"weight": 0.1 * rng.standard_normal((inputs, classes)), "bias": np.zeros(classes)}
@@ -230,10 +233,13 @@ def softmax_file(
         graph.call_once(len(graphs))
     get, infer, put, train = graphs.values()
     get.outputs = {name: get.read(name, shape) for name, shape in shapes.items()}
-    infer.outputs = {"output": _probabilities(infer, infer.input("x", (rows, inputs)), shapes, rows)}
+    answer = _scores if logits else _probabilities
+    infer.outputs = {"output": answer(infer, infer.input("x", (rows, inputs)), shapes, rows)}
     for name, shape in shapes.items():
         put.assign(name, put.input(name, shape))
     put.outputs = {"done": put.constant(1, "int32")}
+    if deadly:
+        train.assign("weight", train.constant(np.zeros((64, 64))))
     x = train.input("x", (rows, inputs))
     hot = (
         _hot(train, train.input("y", (rows,), "int32"), classes, rows) if labels else train.input("y", (rows, classes))
@@ -266,13 +272,50 @@ def softmax_file(
 
 
 def _probabilities(graph: Graph, x: int, shapes: Mapping[str, tuple[int, ...]], rows: int) -> int:
+    scores = _scores(graph, x, shapes, rows)
+    return graph.node(SOFTMAX, (scores,), (rows, *shapes["bias"]), options=(("float32", 1.0),))
+
+
+def _scores(graph: Graph, x: int, shapes: Mapping[str, tuple[int, ...]], rows: int) -> int:
     weight, bias = (graph.read(name, shape) for name, shape in shapes.items())
     wide = (rows, *shapes["bias"])
     scores = graph.node(BATCH_MATMUL, (x, weight), wide, options=(("bool", 0), ("bool", 0), ("bool", 0)))
-    scores = graph.node(ADD, (scores, bias), wide, options=NONE)
-    return graph.node(SOFTMAX, (scores,), wide, options=(("float32", 1.0),))
+    return graph.node(ADD, (scores, bias), wide, options=NONE)
 
 
 def _hot(graph: Graph, labels: int, classes: int, rows: int) -> int:
     parts = (labels, graph.constant(classes, "int32"), graph.constant(1.0), graph.constant(0.0))
     return graph.node(ONE_HOT, parts, (rows, classes), options=(("int32", -1),))
+
+
+def linear_file(inputs: int, outputs: int, *, rows: int, rate: float, reconstructs: bool = False) -> bytes:
+    """Linear regression on batches of ``rows``, by the mean squared error; ``reconstructs``: of ``x`` itself."""
+    shapes: dict[str, tuple[int, ...]] = {"weight": (inputs, outputs), "bias": (outputs,)}
+    graphs = {name: Graph(name) for name in ("get", "infer", "set", "train")}
+    get, infer, put, train = graphs.values()
+    begin = Graph("begin")
+    for name, shape in shapes.items():
+        begin.assign(name, begin.constant(np.zeros(shape)))
+    for graph in graphs.values():
+        graph.call_once(len(graphs))
+    get.outputs = {name: get.read(name, shape) for name, shape in shapes.items()}
+    infer.outputs = {"values": _scores(infer, infer.input("x", (rows, inputs)), shapes, rows)}
+    for name, shape in shapes.items():
+        put.assign(name, put.input(name, shape))
+    x = train.input("x", (rows, inputs))
+    wanted = x if reconstructs else train.input("y", (rows, outputs))
+    error = train.node(SUB, (_scores(train, x, shapes, rows), wanted), (rows, outputs), options=NONE)
+    square = train.node(MUL, (error, error), (rows, outputs), options=NONE)
+    total = train.node(SUM, (square, train.constant([0, 1], "int32")), (), options=(("bool", 0),))
+    train.outputs = {"loss": train.node(DIV, (total, train.constant(rows * outputs)), (), options=NONE)}
+    adjoint = (("bool", 1), ("bool", 0), ("bool", 0))
+    gradients = {
+        "weight": train.node(BATCH_MATMUL, (x, error), shapes["weight"], options=adjoint),
+        "bias": train.node(SUM, (error, train.constant([0], "int32")), shapes["bias"], options=(("bool", 0),)),
+    }
+    for name, gradient in gradients.items():
+        scale = train.constant(rate * 2 / (rows * outputs))
+        change = train.node(MUL, (gradient, scale), shapes[name], options=NONE)
+        moved = train.node(SUB, (train.read(name, shapes[name]), change), shapes[name], options=NONE)
+        train.assign(name, moved)
+    return write([*graphs.values(), begin], {name: place for place, name in enumerate(graphs)})

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from device_agent.adapters.collected import CONSTANTS_NAME, kept_constants
 from device_agent.adapters.embedding import BackboneError, load_network, samples_for
+from device_agent.adapters.learning import built
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import personal_parameters
 from device_agent.adapters.predicting import ServingPredictor
+from device_agent.frozen import is_file
 from device_agent.sensing.adapters.reading import SamplesError, extent_of
 from device_agent.sensing.recent import Cut
-from models import FeaturesError, Pipeline, PlanError, Series, SpecError, build
+from models import FeaturesError, Pipeline, PlanError, Series, SpecError, TfliteError
 from models.predicting import Origin, Predictor
 from protocol import tensors
 from protocol.errors import ProtocolError
@@ -60,11 +63,10 @@ class Served:
     """What computes."""
     threshold: Threshold | None
     """The federation's, for anomalies, if there is one."""
-    _model: Model
     _pipeline: Pipeline
-    _parameters: FloatArray
     _standardization: Standardization | None
-    _predictor: Predictor
+    _answer: Callable[[FloatArray], FloatArray]
+    """What is said of one example."""
     _backbone: Backbone | None = None
 
     def ask(self, recent: Recent) -> Answer | None:
@@ -77,8 +79,7 @@ class Served:
             self._standardization.apply(x)
         if self._backbone is not None:
             x = self._backbone.embed(x)
-        output = self._model.errors(self._parameters, x) if self.what == "error" else self._predictor.predict(x)[0]
-        return Answer(output=output.tolist(), ends=float(found.ends[0]))
+        return Answer(output=self._answer(x).tolist(), ends=float(found.ends[0]))
 
 
 class Exchange:
@@ -90,6 +91,7 @@ class Exchange:
         self._state_dir = state_dir
         self._tflite = tflite
         self._serving: ServingPredictor | None = None
+        self._model: Model | None = None
         self._spec: dict[str, Any] = {}
         self._backbone: Backbone | None = None
 
@@ -101,25 +103,23 @@ class Exchange:
         except CacheError:
             return None
         try:
-            model = build(manifest.model)
+            model = self._built(manifest)
             pipeline = _pipeline(manifest, model)
             decoded = tensors.decode(manifest.blob.encoding, blob, model.layout.size)
             parameters = personal_parameters(self._state_dir, manifest, model, np.array(decoded, np.float32))
-        except (SpecError, FeaturesError, PlanError, ProtocolError) as exc:
+        except (SpecError, FeaturesError, PlanError, ProtocolError, BackboneError, TfliteError) as exc:
             raise ServingError(f"version {manifest.version}: {exc}") from exc
         self._backbone = self._network(manifest.backbone)
-        predictor = self._predictor(manifest, model, parameters)
+        by, answer = self._asked(manifest, model, parameters)
         return Served(
             version=manifest.version,
             cut=cut_of(pipeline),
             what=_what(model),
-            by="numpy" if model.task == "reconstruction" else predictor.by,
+            by=by,
             threshold=manifest.anomaly,
-            _model=model,
             _pipeline=pipeline,
-            _parameters=parameters,
             _standardization=_constants(self._state_dir, pipeline),
-            _predictor=predictor,
+            _answer=answer,
             _backbone=self._backbone,
         )
 
@@ -132,12 +132,34 @@ class Exchange:
         except BackboneError as exc:
             raise ServingError(str(exc)) from exc
 
-    def _predictor(self, manifest: Manifest, model: Model, parameters: FloatArray) -> Predictor:
-        if self._serving is None or manifest.model != self._spec:
+    def _built(self, manifest: Manifest) -> Model:
+        if self._model is None or manifest.model != self._spec:
+            self._model, self._spec, self._serving = built(manifest, self._state_dir), manifest.model, None
+        return self._model
+
+    def _asked(
+        self, manifest: Manifest, model: Model, parameters: FloatArray
+    ) -> tuple[str, Callable[[FloatArray], FloatArray]]:
+        """Return what computes, and what one example is put to."""
+        unusual = model.task == "reconstruction"
+        if is_file(manifest):
+            from models.tflite.trainable import FilePredictor, TrainableModel  # noqa: PLC0415 - for who federates files
+
+            assert isinstance(model, TrainableModel)  # noqa: S101 - built as the manifest says
+            file = FilePredictor(model, parameters)
+            return file.by, file.errors if unusual else _first(file)
+        predictor = self._network_predictor(manifest, model, parameters)
+        return ("numpy", partial(model.errors, parameters)) if unusual else (predictor.by, _first(predictor))
+
+    def _network_predictor(self, manifest: Manifest, model: Model, parameters: FloatArray) -> Predictor:
+        if self._serving is None:
             self._serving = ServingPredictor(model, self._state_dir / FILE_NAME, tflite=self._tflite)
-            self._spec = manifest.model
         origin = Origin(federation=manifest.federation, epoch=manifest.epoch, version=manifest.version)
         return self._serving.update(parameters, origin)
+
+
+def _first(predictor: Predictor) -> Callable[[FloatArray], FloatArray]:
+    return lambda x: predictor.predict(x)[0]
 
 
 def _pipeline(manifest: Manifest, model: Model) -> Pipeline:

@@ -10,10 +10,11 @@ import pytest
 
 from models import Dataset, PlanError, SpecError, TfliteError, Training, TrainingPlan, build, local_train
 from models.personal import Personal
+from models.tflite.adapters.training_trial import check
 from models.tflite.contract import TrainableSpec, contract_of
 from models.tflite.runtime import Runtime, load_runtime
-from models.tflite.trainable import TrainableModel
-from tests.support.trainable import softmax_file
+from models.tflite.trainable import FilePredictor, TrainableModel
+from tests.support.trainable import linear_file, softmax_file
 
 INPUTS, CLASSES = 6, 4
 
@@ -57,6 +58,43 @@ def test_it_learns_what_our_own_softmax_learns(runtime: Runtime, labels: bool) -
     probabilities = model.predict(by_file.parameters, data.x)
     np.testing.assert_allclose(probabilities, ours.predict(by_us.parameters, data.x), atol=1e-5)
     assert found.summary()["accuracy"] > model.evaluate(start, data).summary()["accuracy"] + 0.3
+
+
+@pytest.mark.parametrize("task", ["regression", "reconstruction"])
+def test_values_and_reconstructions_are_learned_and_measured_as_ours_are(runtime: Runtime, task: str) -> None:
+    outputs = INPUTS if task == "reconstruction" else 2
+    data = linear_file(INPUTS, outputs, rows=8, rate=0.1, reconstructs=task == "reconstruction")
+    model = model_of(runtime, data, task=task)
+    check(model)
+    ours = build({"kind": "linear", "inputs": INPUTS, "outputs": outputs})
+    x = np.random.default_rng(1).standard_normal((40, INPUTS), dtype=np.float32)
+    y = x[:, :outputs] * 0.5 if task == "regression" else x
+    plan = TrainingPlan(epochs=5, batch_size=8)
+    start = model.init(np.random.default_rng(0))
+    by_file = local_train(model, start, Dataset.for_model(model, x, y), plan, np.random.default_rng(7))
+    values = Dataset.for_model(ours, x, y)
+    by_us = local_train(ours, np.zeros_like(start), values, plan, np.random.default_rng(7))
+    reordered = np.concatenate([by_file.parameters[outputs:], by_file.parameters[:outputs]])
+    np.testing.assert_allclose(reordered, by_us.parameters, atol=1e-5)
+    assert by_file.loss == pytest.approx(by_us.loss, abs=1e-5)
+    found = model.evaluate(by_file.parameters, Dataset.for_model(model, x, y)).summary()
+    assert found["loss"] == pytest.approx(ours.evaluate(by_us.parameters, values).summary()["loss"], abs=1e-5)
+    if task == "reconstruction":
+        errors = model.errors(by_file.parameters, x)
+        assert errors.mean() == pytest.approx(found["loss"], abs=1e-5)
+
+
+def test_scores_are_told_from_probabilities(runtime: Runtime) -> None:
+    scores = softmax_file(INPUTS, CLASSES, logits=True)
+    with pytest.raises(TfliteError, match=r"infer gives no probabilities .*: for scores set logits = true"):
+        check(model_of(runtime, scores))
+    model, other = model_of(runtime, scores, logits=True), model_of(runtime, softmax_file(INPUTS, CLASSES))
+    check(model)
+    start, data = model.init(np.random.default_rng(0)), examples()
+    np.testing.assert_allclose(model.predict(start, data.x), other.predict(start, data.x), atol=1e-6)
+    assert model.evaluate(start, data).summary() == pytest.approx(other.evaluate(start, data).summary(), abs=1e-5)
+    np.testing.assert_allclose(FilePredictor(model, start).predict(data.x), model.predict(start, data.x), atol=1e-6)
+    assert FilePredictor(model, start).by == f"{runtime.name} {runtime.version}"
 
 
 def test_the_plan_s_learning_rate_where_train_takes_one(runtime: Runtime) -> None:
