@@ -140,7 +140,7 @@ def test_a_shift_is_said_and_over_when_it_is_learnt(broker: EmbeddedBroker, tmp_
         while not watcher.says(drifting=False):
             federation.wait_for_versions_more(20)
             judged = int(watcher.drift()["judged"])
-            watcher.while_paused(lambda: press.say(100, shift=8.0))
+            watcher.while_paused(lambda: press.say(200, shift=8.0))
             wait_until(partial(watcher.judged_more, judged), "more rows judged")
             wait_until(lambda: watcher.says(drifting=watcher.drift()["drifting"]), "the same at both ends")
         assert operator(federation, "card")["drifting"] == []
