@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from models.errors import TfliteError
 from models.tflite.reading import Source, Table
@@ -68,9 +69,12 @@ def signatures_of(data: bytes) -> dict[str, Signature]:
     found: dict[str, Signature] = {}
     for table in root.tables(7):
         place = int(table.number(4, "uint32"))
-        inputs, outputs = (_ends(table.tables(slot), graphs[place]) for slot in (0, 1))
         if (key := table.text(2)) in found:
             raise TfliteError(f"it has two signatures {key[:60]!r}")
+        inputs, outputs = (_ends(table.tables(slot), graphs[place]) for slot in (0, 1))
+        for what, ends in (("inputs", inputs), ("outputs", outputs)):
+            if twice := [one.name for one, other in pairwise(ends) if one.name == other.name]:
+                raise TfliteError(f"signature {key[:60]!r} has two {what} {twice[0][:60]!r}")
         found[key] = Signature(inputs, outputs, _assigned(graphs, place))
     return found
 
@@ -114,6 +118,8 @@ def _numbers(node: Table, slot: int) -> list[int]:
 
 def _tensor(table: Table) -> End:
     shape = table.numbers(7, "int32") if table.place(7, 4) else table.numbers(0, "int32")
+    if any(size < ANY for size in shape):
+        raise TfliteError(f"a tensor has the shape {[int(size) for size in shape][:8]}")
     number = table.number(1, "int8")
     known = TYPES_BY_NUMBER.get(number)
     kind = _OTHER_TYPES.get(number, f"type {number}") if known is None else known.name

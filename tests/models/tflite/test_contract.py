@@ -133,6 +133,18 @@ def test_only_files_that_serve_need_an_input_in_the_first_graph() -> None:
         examine(data)
 
 
+def test_names_that_occur_twice_are_refused() -> None:
+    data = file_of(GOOD).replace(b"\1\0\0\0b\0", b"\1\0\0\0w\0")  # what get and set call b is w as well
+    with pytest.raises(TfliteError, match="signature 'get' has two outputs 'w'"):
+        contract_of(data, TrainableSpec.of(data, {"kind": "tflite"}))
+
+
+def test_sizes_that_there_cannot_be_are_refused() -> None:
+    x: Ends = {"x": ((-1, -2, -3), F)}  # six values, if one only multiplies
+    with pytest.raises(TfliteError, match=r"a tensor has the shape \[-1, -2, -3\]"):
+        contract({"infer": (x, None), "train": ({**x, "y": ((-1,), I)}, None)})
+
+
 def test_damage_is_found_or_does_no_harm_to_reading() -> None:
     whole = bytearray(file_of(GOOD))
     refused = 0
