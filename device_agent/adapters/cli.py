@@ -118,7 +118,9 @@ def say_readings(settings: AgentSettings) -> None:
 
 
 def say_sources(settings: AgentSettings) -> None:
-    """Print what the sources are; raise ``ConfigurationError`` for one that can never work."""
+    """Print what the sources are, or that a file is missing; raise ``ConfigurationError`` for what can never work."""
+    if settings.data.path and not Path(settings.data.path).exists():
+        _say(f"note: [data] path = {settings.data.path!r}: there is no such file; no training before it is there")
     if settings.sources:
         for line in check_sources(settings):
             _say(line)

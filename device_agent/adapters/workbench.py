@@ -209,7 +209,8 @@ class Workbench:
         result = training.result(finished=ending == "finished")
         delta = result.parameters - start.parameters
         if not np.isfinite(delta).all():
-            raise _TaskError("the training diverged: parameters are not finite any more", "model")
+            mend = "lower [training] learning_rate, set clip_norm, or give features and labels a size near 1"
+            raise _TaskError(f"the training diverged: parameters are not finite any more; {mend}", "model")
         encoded = _encoded(manifest.participation.codec, start.split.shared_of(delta), rng)
         made = self._own(task, model, start, parameters, result.parameters, word)
         # Stopped within further trainings: what there is is sent without it, or it might never come to its end.
