@@ -9,7 +9,7 @@ from aggregator.configuration import AggregatorSettings
 from aggregator.events import SurveyCloseRequested, SurveyRequested
 from aggregator.keyring import Keyring
 from aggregator.ledger import Ledger
-from aggregator.manifests import largest_manifest_bytes
+from aggregator.manifests import largest_manifest_bytes, own_surveys
 from aggregator.surveys import CannotAsk, Surveys
 from aggregator.thresholds import Thresholds
 from models import Model
@@ -119,7 +119,10 @@ class Asking:
     def open(self, event: SurveyRequested, wall: float) -> tuple[list[SaveSurvey], Reply]:
         """Ask what an operator wants to know."""
         survey = Survey(id=event.request_id, kind=event.kind, fraction=event.fraction, min_examples=event.min_examples)
-        together = [*(each for each in self._surveys.announced if each.kind != "comparison"), survey]
+        # Our own may be opened at any time, and devices refuse a manifest that is too long, whoever filled it.
+        ours = {self._first, self._thresholds.survey}
+        asked = [each for each in self._surveys.announced if each.kind != "comparison" and each.id not in ours]
+        together = [*own_surveys(self._settings), *asked, survey]
         size = largest_manifest_bytes(self._settings, self._model, self._keys, together)
         if size > MAX_MANIFEST_BYTES:
             text = f"the manifest would have {size} bytes with it, at most {MAX_MANIFEST_BYTES} are allowed"

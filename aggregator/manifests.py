@@ -156,15 +156,23 @@ def _announced(candidate: CandidateRecord) -> Candidate:
     return Candidate(survey=candidate.survey, version=version.version, parameters=version.digest, blob=version.blob)
 
 
-def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> None:
-    """Raise ``ConfigurationError`` when devices would refuse this federation's manifests as too large."""
+def own_surveys(settings: AggregatorSettings) -> list[Survey]:
+    """Return what the aggregator may ask of its own accord at any time, beside a comparison: as long as it can be."""
     table = settings.statistics
     asks = table.before_training or table.class_weights != "none"
-    first = [Survey(id="f" * 16, kind="statistics", min_examples=table.min_examples)] if asks else []
+    # A fraction of 1 is left out where it is the default itself, and written where it was read from the store.
+    found = [Survey(id="f" * 16, kind="statistics", fraction=0.5, min_examples=table.min_examples)] if asks else []
     if settings.anomaly.quantile:
-        first.append(Survey(id="f" * 16, kind="evaluation", min_examples=settings.anomaly.min_examples))
-    found = largest_manifest_bytes(settings, model, keys, first)
+        least = settings.anomaly.min_examples
+        found.append(Survey(id="f" * 16, kind="evaluation", fraction=0.5, min_examples=least))
+    return found
+
+
+def check_manifest_fits(settings: AggregatorSettings, model: Model, keys: Keyring = NO_KEYS) -> None:
+    """Raise ``ConfigurationError`` when devices would refuse this federation's manifests as too large."""
+    found = largest_manifest_bytes(settings, model, keys, own_surveys(settings))
     if found > MAX_MANIFEST_BYTES:
+        table = settings.statistics
         spec, features = len(repr(dict(model.spec))), len(repr(dict(settings.features)))
         weighs = table.class_weights != "none" or settings.training.get("class_weights")
         weights = f", or do without class_weights ({9 * model.outputs}, for {model.outputs} classes)" if weighs else ""

@@ -4,7 +4,9 @@ Order of the checks: size, then msgpack syntax under limits, then names and type
 one exception comes out, ``ProtocolError``, and names the fault. The wire form is described in docs/protocol.md.
 
 A field whose value is its default is left out. So what is added later, with a default that means "not used", disturbs
-nobody who does not know it, until it is used; then he refuses the message, and says why.
+nobody who does not know it, until it is used; then he refuses the message, and says why. (msgspec compares by identity:
+an equal number or text that was read from somewhere is written. So defaults of new fields are None, True, False or
+empty.)
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from aggregator.adapters.preparing import prepare
 from aggregator.commands import Log, Reply, SaveFindings
 from aggregator.configuration import AggregatorSettings, AnomalyTable, ScheduleTable
-from aggregator.events import RollbackRequested, SurveyCloseRequested
-from aggregator.manifests import check_manifest_fits, largest_manifest_bytes
+from aggregator.events import RollbackRequested, SurveyCloseRequested, SurveyRequested
+from aggregator.manifests import check_manifest_fits, largest_manifest_bytes, own_surveys
 from models import ReconstructionMetrics, build
 from models.answering import metrics_from_data, metrics_to_data
 from protocol.messages import encode
@@ -266,6 +266,23 @@ def test_the_manifest_has_room_for_it() -> None:
     bench = trained()
     reply_all(bench)
     assert len(encode(announced(bench))) <= largest_manifest_bytes(found, model)
+
+
+def test_surveys_of_operators_leave_room_for_the_one_that_measures_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(settings())
+    bench.tick(0.0)
+    model = build(SPEC)
+    (own,) = own_surveys(bench.settings)
+    room = largest_manifest_bytes(bench.settings, model, surveys=[own, own])
+    for number, fits in enumerate((True, False)):
+        # As if the description of the model left room for two surveys, one of an operator.
+        monkeypatch.setattr("aggregator.asking.MAX_MANIFEST_BYTES", room)
+        asked = SurveyRequested(request_id=f"{number}" * 16, kind="evaluation", fraction=1.0, min_examples=1)
+        (reply,) = only(bench.feed(asked), Reply)
+        assert (not reply.error) == fits
+    train(bench)
+    assert len(announced(bench).surveys) == 2
+    assert len(encode(announced(bench))) <= room
 
 
 def test_a_model_without_errors_has_no_threshold(tmp_path: Path) -> None:
