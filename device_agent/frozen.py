@@ -139,7 +139,8 @@ class Frozen:
         if event.spoiled:
             return self._begin_again(event.reason, now)
         if event.reason:
-            return self._refused(event.reason)
+            # A disk may have room again some day, and nobody would tell.
+            return self._refused(event.reason, now + self._max_wait_s)
         return [] if self._fetching else self._begin(self._blob, event.chunks, now)
 
     def _begin(self, blob: BlobRef, have: int, now: float) -> list[Command]:
@@ -176,9 +177,12 @@ class Frozen:
         return self._written(blob, now)
 
     def due(self, now: float) -> list[Command]:
-        """Ask for the manifest again when nothing comes."""
-        if self.deadline is None or now < self.deadline or not self._fetching:
+        """Ask for the manifest again when nothing comes, and the disk when it had no place."""
+        if self.deadline is None or now < self.deadline:
             return []
+        if not self._fetching:
+            self.deadline = None
+            return [SeekBackbone(blob=self._blob)] if self._blob is not None and not self._ready else []
         self._failures += 1
         self._paused = True
         self._wait(now)
@@ -217,8 +221,9 @@ class Frozen:
         self._wait(now)
         return [Subscribe(topics=self._names(self._window))]
 
-    def _refused(self, reason: str) -> list[Command]:
+    def _refused(self, reason: str, again_at: float | None = None) -> list[Command]:
         commands = self._set_down()
+        self.deadline = again_at
         if reason == self._trouble:
             return commands
         self._trouble = reason

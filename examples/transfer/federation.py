@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from aggregator.adapters.errors import StoreError, StoreRefused
 from aggregator.adapters.registry import open_registry
 from fedmq.embedded_broker import start
-from fedmq.processes import Child, stop_all
+from fedmq.processes import Child, ChildDiedError, log_tail, stop_all
 from protocol.errors import ProtocolError
 from protocol.status import DeviceMetrics, decode_status
 from protocol.topics import Topics
@@ -84,7 +84,7 @@ class Federation:
         self._children: list[Child] = []
 
     def run(self, devices: list[Path], evaluation: Path, versions: int) -> Outcome:
-        """Have devices with these files learn so many versions; raise ``ChildDiedError`` or ``SystemExit``."""
+        """Have devices with these files learn so many versions; raise ``ChildDiedError``."""
         listener = Listener()
         with ExitStack() as stack:
             broker = stack.enter_context(start("auto", self._folder / "broker"))
@@ -98,10 +98,13 @@ class Federation:
                 for child in self._children:
                     child.check()
                 if time.monotonic() > deadline:
-                    raise SystemExit(f"not {versions} versions in {PATIENCE_S:g} s; the logs are in {self._folder}")
+                    raise ChildDiedError(f"not {versions} versions in {PATIENCE_S:g} s; {self._last_words()}")
                 time.sleep(0.1)
             accuracies, update_bytes = self._measured(versions)
             return Outcome(accuracies, update_bytes, dict(listener.newest), list(listener.training_s.values()))
+
+    def _last_words(self) -> str:
+        return "\n".join(f"the end of the log of {child.name}:\n{log_tail(child.log)}" for child in self._children[:2])
 
     def _done(self, listener: Listener, devices: int, versions: int) -> bool:
         told = [figures for figures in listener.newest.values() if (figures.trained_version or 0) >= versions - 1]

@@ -97,6 +97,8 @@ def main() -> None:
                 size = (Path(folder) / BACKBONE).stat().st_size
     except (DemoDataError, RuntimeUnavailable, ChildDiedError) as exc:
         raise SystemExit(str(exc)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     lines = lines_of(runs)
     print(f"\nAccuracy on {len(UNSEEN_PEOPLE)} people whom nobody has seen, by version, and what it costs a device:\n")
     print(f"{table(lines)}\n\n{gain(lines)}")

@@ -195,7 +195,7 @@ def test_out_of_order_chunks_on_a_full_disk_do_not_cost_what_was_there(tmp_path:
     assert "cannot be kept" in world.frozen.reason
     before = world.delivered
 
-    world.pass_time()
+    world.pass_time(100.0)  # after ten minutes the disk is asked again
     assert not world.subscribed, "nothing is fetched that there is no room for"
     assert not world.frozen.fetching
     world.at_rest()

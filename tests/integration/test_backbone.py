@@ -223,6 +223,25 @@ def test_too_large_a_backbone_is_not_fetched(standin: Standin, agent: Callable[.
     assert not standin.updates()
 
 
+def test_a_full_disk_is_said_and_tried_again_without_anybody(standin: Standin, agent: Callable[..., Agent]) -> None:
+    data = backbone_bytes(8, WIDTH)
+    ref = reference(data)
+    put(standin, ref.blob, data)
+    folder = agent().state_dir / FOLDER
+    standin.wait(lambda: standin.states)
+    folder.mkdir()
+    # Whoever writes there meets a full disk.
+    full = folder / f"{ref.blob.digest}.part"
+    full.symlink_to("/dev/full")
+    standin.publish_model(0, spec=SPEC, backbone=ref)
+    standin.wait(lambda: said(standin, "the backbone cannot be kept: No space left on device"))
+    assert not standin.updates()
+    full.unlink()
+    standin.wait(standin.updates)
+    (found,) = folder.glob("*.tflite")
+    assert found.read_bytes() == data
+
+
 def test_a_file_that_was_damaged_on_the_disk_is_fetched_again(standin: Standin, agent: Callable[..., Agent]) -> None:
     data = backbone_bytes(8, WIDTH)
     ref = reference(data)
@@ -256,10 +275,37 @@ def test_without_a_runtime_the_state_says_what_to_install(
     device = agent()
     standin.wait(lambda: said(standin, "pip install 'fedmq[tflite]'"))
     assert not part(device)
+    assert device.process is not None
+    assert device.process.poll() is None, "it lives on, and takes what comes"
     monkeypatch.delenv("PYTHONPATH")
     device.restart()
     standin.wait(standin.updates)
     assert "Traceback" not in device.text()
+
+
+def test_a_runtime_that_is_there_and_broken_is_said_and_tried_again(
+    standin: Standin, agent: Callable[..., Agent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of another NumPy, or of another processor.
+    broken = tmp_path / "broken"
+    for name in ("ai_edge_litert", "tflite_runtime"):
+        (broken / name).mkdir(parents=True)
+        (broken / name / "__init__.py").write_text("raise ImportError('built for another NumPy')\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    data = backbone_bytes(8, WIDTH)
+    ref = reference(data)
+    put(standin, ref.blob, data)
+    standin.publish_model(0, spec=SPEC, backbone=ref)
+    device = agent()
+    standin.wait(lambda: said(standin, "the backbone cannot be run"))
+    assert not standin.updates()
+    assert device.process is not None
+    assert device.process.poll() is None
+    monkeypatch.delenv("PYTHONPATH")
+    device.restart()
+    standin.wait(standin.updates)
+    assert "Traceback" not in device.text()
+    assert device.text().count("fetching backbone") == 1, "the file was good"
 
 
 def test_personal_parameters_stand_behind_a_backbone(standin: Standin, agent: Callable[..., Agent]) -> None:
