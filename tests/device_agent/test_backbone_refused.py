@@ -50,16 +50,18 @@ def deliver(frozen: Frozen, files: BackboneFiles, now: float, indices: range | l
 
 def test_a_disk_without_room_is_asked_again_after_a_while_and_nobody_has_to_do_anything(frozen: Frozen) -> None:
     assert frozen.follow(behind(), 0.0) == [SeekBackbone(blob=BLOB)]
-    told = frozen.found(BackboneFound(digest=BLOB.digest, reason="the backbone cannot be kept: no room"), 0.0)
+    told = frozen.found(BackboneFound(digest=BLOB.digest, reason="the .tflite file cannot be kept: no room"), 0.0)
     assert len(told) == 1, "said once"
-    assert frozen.reason == "the backbone cannot be kept: no room"
+    assert frozen.reason == "the .tflite file cannot be kept: no room"
     assert not frozen.serves(behind())
     assert not frozen.fetching, "so that a device that sleeps does not stay awake for it"
 
     assert frozen.due(ONCE_MORE_S - 1.0) == []
     assert frozen.due(ONCE_MORE_S) == [SeekBackbone(blob=BLOB)]
     assert frozen.due(ONCE_MORE_S) == [], "it waits for the answer"
-    again = frozen.found(BackboneFound(digest=BLOB.digest, reason="the backbone cannot be kept: no room"), ONCE_MORE_S)
+    again = frozen.found(
+        BackboneFound(digest=BLOB.digest, reason="the .tflite file cannot be kept: no room"), ONCE_MORE_S
+    )
     assert again == [], "nothing that was not said"
     assert frozen.due(2 * ONCE_MORE_S - 1.0) == []
 
@@ -97,7 +99,7 @@ def test_a_disk_that_has_filled_up_meanwhile_keeps_what_came_and_takes_the_rest_
     deliver(frozen, files, 0.0, range(3))
     monkeypatch.setattr("device_agent.adapters.backbone_files.SPARE_BYTES", 2**60)
     frozen.found(files.seek(BLOB), 0.0)
-    assert frozen.reason.startswith("the backbone takes 724 bytes more on the disk, and ")
+    assert frozen.reason.startswith("the .tflite file takes 724 bytes more on the disk, and ")
     monkeypatch.undo()
 
     assert frozen.due(ONCE_MORE_S) == [SeekBackbone(blob=BLOB)]

@@ -234,7 +234,7 @@ def test_a_full_disk_is_said_and_tried_again_without_anybody(standin: Standin, a
     full = folder / f"{ref.blob.digest}.part"
     full.symlink_to("/dev/full")
     standin.publish_model(0, spec=SPEC, backbone=ref)
-    standin.wait(lambda: said(standin, "the backbone cannot be kept: No space left on device"))
+    standin.wait(lambda: said(standin, "the .tflite file cannot be kept: No space left on device"))
     assert not standin.updates()
     full.unlink()
     standin.wait(standin.updates)
