@@ -18,7 +18,7 @@ def terms_of(settings: AggregatorSettings, model: Model, keys: Keyring, software
     return {
         "software": software,
         "model": dict(model.spec),
-        "training": TrainingPlan.from_data(settings.training).to_data(),
+        "training": model.followed(TrainingPlan.from_data(settings.training)),
         "features": Pipeline.from_data(settings.features).to_data() if settings.features else {},
         "weighting": _weighting(settings),
         "personal": Personal.from_data(settings.personal).to_data() if settings.personal else {},

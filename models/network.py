@@ -90,6 +90,10 @@ class Model:
         check_step(self, plan.batch_size)
         check_weights(self, plan.class_weights)
 
+    def followed(self, plan: TrainingPlan) -> dict[str, Any]:
+        """Return what of the plan this model is trained by, as data: all of it, where it has no ways of its own."""
+        return plan.to_data()
+
     def stepper(self, start: FloatArray, plan: TrainingPlan) -> Stepper:
         """Return what takes the steps of a training from a copy of ``start``, as the plan says."""
         return NetworkStepper(self, start, plan)

@@ -90,9 +90,8 @@ class TrainableModel(Model):
 
     def check_plan(self, plan: TrainingPlan, said: Collection[str] = ()) -> None:
         """Raise ``PlanError`` where the plan says what only the file can decide, or ``said`` does, be it as usual."""
-        applies = _APPLIES | ({RATE} if self.contract.takes_rate else set())
         other = {field.name for field in fields(plan) if getattr(plan, field.name) != field.default} | set(said)
-        if decided := sorted(other - applies):
+        if decided := sorted(other - self._applies):
             more = f"; {RATE} could be, were it an input of train" if RATE in decided else ""
             raise PlanError(
                 f"training: the .tflite file decides on {', '.join(decided)}, which cannot be said here{more}: "
@@ -101,6 +100,14 @@ class TrainableModel(Model):
         rows = self.contract.rows
         if rows not in {ANY, plan.batch_size}:
             raise PlanError(f"training: batch_size is {plan.batch_size}, the .tflite file takes batches of {rows} only")
+
+    def followed(self, plan: TrainingPlan) -> dict[str, Any]:
+        """Return what of the plan the file does not decide itself."""
+        return {key: value for key, value in plan.to_data().items() if key in self._applies}
+
+    @property
+    def _applies(self) -> frozenset[str]:
+        return _APPLIES | ({RATE} if self.contract.takes_rate else frozenset())
 
     def stepper(self, start: FloatArray, plan: TrainingPlan) -> Stepper:
         """Return what gives batches to the file's ``train``; raise ``PlanError`` as ``check_plan``."""

@@ -100,6 +100,8 @@ def test_scores_are_told_from_probabilities(runtime: Runtime) -> None:
 def test_the_plan_s_learning_rate_where_train_takes_one(runtime: Runtime) -> None:
     given = model_of(runtime, softmax_file(INPUTS, CLASSES, rate=None))
     fixed = model_of(runtime, softmax_file(INPUTS, CLASSES, rate=0.25))
+    assert set(given.followed(TrainingPlan())) - set(fixed.followed(TrainingPlan())) == {"learning_rate"}
+    assert not set(given.followed(TrainingPlan(deadline_s=1.0))) & {"optimizer", "momentum", "proximal", "clip_norm"}
     start = given.init(np.random.default_rng(0))
     by_plan, by_file = (
         local_train(model, start, examples(), TrainingPlan(learning_rate=rate), np.random.default_rng(1)).parameters
