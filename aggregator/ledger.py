@@ -5,7 +5,6 @@ Restoring replays the journal in its order, so that buffer and sum have the same
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from aggregator.downlink import Rendition, render, vector_of
 from aggregator.frozen import Carried
 from aggregator.keyring import NO_KEYS, Keyring
 from aggregator.publishing import restock
-from aggregator.recording import record_of, shelf_of
+from aggregator.recording import comparison_name, filled, record_of, shelf_of
 from aggregator.records import (
     MAX_INCARNATIONS,
     WITHDRAWN,
@@ -213,18 +212,15 @@ class Ledger:
         return self._publish(record, found.server, metrics, wall, step_norm=found.norm)
 
     def _try_out(self, record: VersionRecord, found: Step, metrics: dict[str, float], wall: float) -> SaveAggregation:
-        record = self._filled(record, self.buffer, metrics, found.norm)
+        record = filled(record, self.buffer, metrics, found.norm)
         aggregation = self._aggregation("candidate", "", wall, metrics, None)
-        self.candidate = CandidateRecord(survey=self._name(), version=record, server=found.server)
+        self.candidate = CandidateRecord(
+            survey=comparison_name(self.epoch, self.buffer), version=record, server=found.server
+        )
         self._empty()
         return SaveAggregation(
             aggregation=aggregation, candidate=self.candidate, shelf=self._on_broker(), withdrawn=self.withdrawn
         )
-
-    def _name(self) -> str:
-        # The same again when the transaction fails and the journal is replayed; another one for any other buffer.
-        parts = [f"{line.device_id}/{line.incarnation}/{line.sequence}" for line in self.buffer.contributions]
-        return hashlib.sha256("\n".join([self.epoch, "candidate", *parts]).encode()).hexdigest()[:16]
 
     def _on_broker(self) -> tuple[Shelf, ...]:
         tried = shelf_of(self.candidate.version.version, self.candidate.version) if self.candidate else []
@@ -317,7 +313,7 @@ class Ledger:
     ) -> SaveAggregation:
         # A rollback's version holds nothing of the buffer; those updates count as set aside.
         folded = self.buffer if rolled_back_to is None else self._new_buffer()
-        record = replace(self._filled(record, folded, metrics, step_norm), rolled_back_to=rolled_back_to)
+        record = replace(filled(record, folded, metrics, step_norm), rolled_back_to=rolled_back_to)
         outcome: Outcome = "published" if rolled_back_to is None else "set-aside"
         aggregation = self._aggregation(outcome, "", wall, metrics, record.version)
         fresh = shelf_of(record.version, record, self.carried)
@@ -327,12 +323,6 @@ class Ledger:
         self._empty()
         return SaveAggregation(
             aggregation=aggregation, version=record, server=server, shelf=self._on_broker(), withdrawn=self.withdrawn
-        )
-
-    @staticmethod
-    def _filled(record: VersionRecord, folded: Buffer, metrics: dict[str, float], step_norm: float) -> VersionRecord:
-        return replace(
-            record, metrics=metrics, num_updates=len(folded), total_weight=folded.sum.weight, step_norm=step_norm
         )
 
     def _withhold(self, reason: str, wall: float, metrics: dict[str, float]) -> SaveAggregation:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 
+from aggregator.buffer import Buffer
 from aggregator.configuration import AggregatorSettings
 from aggregator.downlink import Rendition, render
 from aggregator.frozen import Carried
@@ -32,6 +36,22 @@ def record_of(version: int, kind: VersionKind, made: Rendition, created: float) 
         delta=made.delta,
         delta_bytes=made.delta_bytes,
     )
+
+
+def filled(record: VersionRecord, folded: Buffer, metrics: dict[str, float], step_norm: float) -> VersionRecord:
+    """Return a version with its metrics, and the figures of the buffer that it was made of."""
+    return replace(
+        record, metrics=metrics, num_updates=len(folded), total_weight=folded.sum.weight, step_norm=step_norm
+    )
+
+
+def comparison_name(epoch: str, buffer: Buffer) -> str:
+    """Return what the survey is called that compares the candidate which this buffer leads to.
+
+    The same again when the transaction fails and the journal is replayed; another one for any other buffer.
+    """
+    parts = [f"{line.device_id}/{line.incarnation}/{line.sequence}" for line in buffer.contributions]
+    return hashlib.sha256("\n".join([epoch, "candidate", *parts]).encode()).hexdigest()[:16]
 
 
 def first_version(

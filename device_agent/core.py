@@ -12,6 +12,7 @@ from device_agent.downstream import Downstream
 from device_agent.faults import Faults
 from device_agent.gate import Chunk, Gate, Message
 from device_agent.lifecycle import LINK, PHASE, Link, LinkStep, Phase, PhaseStep, Work, advance, work_name
+from device_agent.looking import Look
 from device_agent.orders import Orders
 from device_agent.parts import parts_for
 from device_agent.records import RestoredState
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 STOP_S = 0.4
 """A training that does not come to a step's end in this time is left behind: the process must go, within a second."""
-
-LOOK_SLACK = 0.1
-"""By this share of its interval the look at the data may be late."""
 
 
 class DeviceCore:
@@ -73,7 +71,7 @@ class DeviceCore:
         self._stop_at: float | None = None
         self._stop_reason, self._exit_code = "", 0
         self._double = Double(self.will.topic, boot, settings.broker.takeover_wait_s)
-        self._look_at: float | None = None
+        self._look = Look(settings.data.watch_s)
         self._sent = self._received = self._connections = 0
         self._faults = Faults(self._parts)
         self._senses = Senses()
@@ -143,7 +141,7 @@ class DeviceCore:
         if self._phase is Phase.ASLEEP:
             return self._wake_at
         parts = self._parts
-        found = [parts.ledger.deadline, self._look_by, self._working.deadline(linked=self._linked)]
+        found = [parts.ledger.deadline, self._look.deadline, self._working.deadline(linked=self._linked)]
         if self._linked:
             found += [
                 parts.fetch.deadline,
@@ -161,8 +159,7 @@ class DeviceCore:
 
     def _on_started(self, _event: ev.Started, now: float) -> list[Command]:
         self._started_at = now
-        if self._settings.data.watch_s > 0:
-            self._look_at = now + self._settings.data.watch_s
+        self._look.begin(now)
         self._parts.desk.expect_news(now)
         held = self._parts.desk.held
         there = self._parts.frozen.follow(held, now) if held is not None else []
@@ -223,11 +220,8 @@ class DeviceCore:
         match message:
             case Manifest():
                 noted = self._parts.trust.believe(message)
-                return [
-                    *noted,
-                    *self._down.manifest(message, now, retained=retained),
-                    *self._trial.announced(now),
-                ]
+                followed = self._down.manifest(message, now, retained=retained)
+                return [*noted, *followed, *self._trial.announced(now)]
             case Receipt():
                 return [*self._up.receipt(message, now), *self._down.hint(message, now)]
             case DeviceCommand():
@@ -244,7 +238,7 @@ class DeviceCore:
         if self._phase is Phase.ASLEEP:
             return self._wake(now)
         parts = self._parts
-        commands: list[Command] = [*parts.ledger.due(now), *self._look(now)]
+        commands: list[Command] = [*parts.ledger.due(now), *self._look.due(now)]
         if self._linked:
             commands += [*self._down.due(now), *parts.frozen.due(now)]
         commands += self._trial.due(now, linked=self._linked)
@@ -260,17 +254,6 @@ class DeviceCore:
         if parts.announce.metrics_due(now):
             commands += parts.announce.metrics(self._metrics(now), now)
         return commands
-
-    def _look(self, now: float) -> list[Command]:
-        if self._look_at is None or now < self._look_at:
-            return []
-        self._look_at = now + self._settings.data.watch_s
-        return [do.CheckData()]
-
-    @property
-    def _look_by(self) -> float | None:
-        # Nobody waits for it: when something else wakes the board soon, one wake-up is enough for both.
-        return None if self._look_at is None else self._look_at + LOOK_SLACK * self._settings.data.watch_s
 
     def _advance_stop(self, now: float) -> list[Command]:
         desk = self._parts.desk
@@ -292,12 +275,9 @@ class DeviceCore:
         if self._awake_until is None or now < self._awake_until:
             return False
         parts = self._parts
-        fetching = parts.fetch.target is not None and not parts.fetch.stalled
-        fetching = fetching or (parts.frozen.fetching and not parts.frozen.stalled)
-        fetching = fetching or self._trial.fetching
         reporting = parts.report.busy or self._up.writing
         working = parts.desk.work is not Work.IDLE or self._working.asking
-        return not working and not fetching and not reporting and parts.desk.settled
+        return not working and not parts.receiving and not reporting and parts.desk.settled
 
     def _fall_asleep(self, now: float) -> list[Command]:
         self._phase = advance(PHASE, self._phase, PhaseStep.FALL_ASLEEP)
@@ -331,13 +311,8 @@ class DeviceCore:
 
     def _state(self, reason: str = "") -> DeviceState:
         parts = self._parts
-        name = work_name(
-            self._phase,
-            parts.desk.work,
-            fetching=any(f is not None for f in (parts.fetch.target, parts.fetch_candidate.target))
-            or parts.frozen.fetching,
-            reporting=self._up.writing or bool(parts.report.entries),
-        )
+        reporting = self._up.writing or bool(parts.report.entries)
+        name = work_name(self._phase, parts.desk.work, fetching=parts.fetching, reporting=reporting)
         paused = "paused by command" if parts.ledger.state.paused else ""
         why = reason or parts.trust.reason or parts.desk.reason or parts.frozen.reason
         why = why or self._working.reason or self._down.reason or paused

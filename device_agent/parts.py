@@ -45,6 +45,18 @@ class Parts:
         return self.settings.device.id
 
     @property
+    def fetching(self) -> bool:
+        """Whether something is to be fetched that is not here yet: a version, a candidate, a backbone."""
+        return any(each.target is not None for each in (self.fetch, self.fetch_candidate)) or self.frozen.fetching
+
+    @property
+    def receiving(self) -> bool:
+        """Whether some of it may come any moment."""
+        fetchers = (self.fetch, self.fetch_candidate)
+        frozen = self.frozen.fetching and not self.frozen.stalled
+        return frozen or any(each.target is not None and not each.stalled for each in fetchers)
+
+    @property
     def next_name(self) -> tuple[str, int]:
         """Incarnation and sequence of the update that will be made next."""
         return self.incarnation, self.ledger.state.next_sequence

@@ -52,12 +52,6 @@ class Trial:
         """Whether a manifest was heard in this process: what the disk says of candidates may be long over."""
 
     @property
-    def fetching(self) -> bool:
-        """Whether a candidate is on its way."""
-        fetch = self._parts.fetch_candidate
-        return fetch.target is not None and not fetch.stalled
-
-    @property
     def deadline(self) -> float | None:
         """When ``due`` has something to do, while there is a connection."""
         return self._parts.fetch_candidate.deadline
