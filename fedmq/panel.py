@@ -25,7 +25,7 @@ def as_panel(outcome: Outcome) -> RenderableType:
     """Return the summary for a terminal."""
     after = outcome.aftermath
     parts: list[RenderableType] = [scoreboard.scores(outcome)]
-    if (own := scoreboard.own(after.own)) is not None:
+    if (own := scoreboard.own(after.own, outcome.baseline.alone_mean)) is not None:
         parts += [Text(), own]
     if after.ported:
         parts += [Text(), scoreboard.files(after.ported)]
@@ -113,12 +113,12 @@ def _guard(guarded: Guarded, updates: int) -> Group:
 def where_next(program: str, kept: str | None) -> Text:
     """Return where a newcomer may go from here; ``program`` is how the command is called here."""
     steps = [
-        (f"{program} demo --task digits", "cameras that know three digits each learn all ten"),
+        (f"{program} demo --task digits", "ten cameras that know three digits each"),
         (f"{program} demo --task anomaly", "no labels: what is unusual?"),
         (f"{program} demo --chaos", "the same, while everything gets killed"),
-        (f"{program} demo --secure", "with certificates, signed models, sealed updates"),
-        (f"{program} demo --sensors", "devices collect what they learn from, and predict"),
-        (f"{program} init my-fleet", "commented configurations, to try on one machine"),
+        (f"{program} demo --secure", "certificates, signatures, sealed updates"),
+        (f"{program} demo --sensors", "devices collect their data, and predict"),
+        (f"{program} init my-fleet", "configurations to begin with"),
         (f"{program} monitor --help", "this table for any running federation"),
         ("docs/models.md", "your own data and model, in ten minutes"),
         ("docs/security.md", "a fleet of your own, from nothing"),

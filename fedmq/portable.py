@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aggregator.adapters.registry import Registry
+    from fedmq.demo_data import Labels
     from fedmq.demo_task import Dealt
     from fedmq.workshop import Workshop
     from models import Model
@@ -32,6 +33,20 @@ if TYPE_CHECKING:
     from models.tflite.runtime import Runtime
 
 NAMES = {"float32": "final.tflite", "int8": "final-int8.tflite"}
+
+
+SHOWN = 4
+"""Answers that people are shown: as many as fit into a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a file says of one example."""
+
+    said: int
+    truth: int
+    share: float
+    """How sure it is, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +62,8 @@ class Portable:
     """Share of examples of which it says the same as NumPy: the same class, or the same about an alarm."""
     difference: float | None = None
     """The largest, of all the numbers that it answers."""
+    answers: tuple[Answer, ...] = ()
+    """Some, where examples have classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +139,26 @@ def _asked(  # noqa: PLR0917 - a file, whose model it is, and what is asked
     if dealt.odd is None:
         said = found.argmax(axis=1)
         score = Score(float((said == usual.y).mean()))
-        return replace(told, score=score, agreement=float((said == exact.argmax(axis=1)).mean()))
+        agreement = float((said == exact.argmax(axis=1)).mean())
+        return replace(told, score=score, agreement=agreement, answers=_some(found, usual.y))
     if threshold is None:
         return told
     alarms = [_errors(model, vector, samples.x, predictor) > threshold for samples in (dealt.odd, usual)]
     by_numpy = [model.errors(vector, samples.x) > threshold for samples in (dealt.odd, usual)]
     agreement = float((np.concatenate(alarms) == np.concatenate(by_numpy)).mean())
     return replace(told, score=Score(float(alarms[0].mean()), float(alarms[1].mean())), agreement=agreement)
+
+
+def _some(found: FloatArray, truth: Labels) -> tuple[Answer, ...]:
+    """Return the answers about one example each of some classes: that in the middle, for neighbours are alike."""
+    classes = np.unique(truth)
+    asked = classes[np.linspace(0, len(classes) - 1, min(SHOWN, len(classes)), dtype=int)]
+    places = [np.flatnonzero(truth == one) for one in asked]
+    middles = [int(of_one[len(of_one) // 2]) for of_one in places]
+    return tuple(
+        Answer(said=int(found[place].argmax()), truth=int(truth[place]), share=float(found[place].max()))
+        for place in middles
+    )
 
 
 def _errors(model: Model, vector: FloatArray, x: FloatArray, predictor: TflitePredictor) -> FloatArray:

@@ -51,8 +51,12 @@ def scores(outcome: Outcome) -> Group:
     return Group(title, grid, *_threshold(after.threshold))
 
 
-def own(measured: dict[str, Measured]) -> Group | None:
-    """Return what the devices measured on data of their own; None when there is nothing to compare."""
+def own(measured: dict[str, Measured], alone: Score | None) -> Group | None:
+    """Return what the devices measured on data of their own; None when there is nothing to compare.
+
+    ``alone``: how good a device that learned alone is where it has no data, so that nobody is misled by how good it is
+    where it has.
+    """
     if "personal" not in measured:
         return None
     grid = _grid(5)
@@ -64,8 +68,11 @@ def own(measured: dict[str, Measured]) -> Group | None:
             grid.add_row(
                 Text(name, style), *(Text(percent_text(share), style) for share in shares), Text(found.worst_device)
             )
-    devices = measured["personal"].devices
-    return Group(Text(f"accuracy of {devices} devices on held-out data of their own", "bold"), grid)
+    title = Text(f"accuracy of {measured['personal'].devices} devices on held-out data of their own", "bold")
+    if alone is None or "local" not in measured:
+        return Group(title, grid)
+    warning = f"elsewhere, what a device learned alone is right in {percent_text(alone.right)}: see above"
+    return Group(title, grid, Text(warning, "bright_black"))
 
 
 def files(ported: Ported) -> Group:
@@ -80,7 +87,17 @@ def files(ported: Ported) -> Group:
     grid = _grid(4)
     for file in ported.files:
         grid.add_row(Text(file.weights), Text(bytes_text(file.size_bytes)), Text(_right(file)), Text(_beside(file)))
-    return Group(Text(f"the last version as .tflite files, predicting by {ported.by}", "bold"), grid)
+    title = Text(f"the last version as .tflite files, predicting by {ported.by}", "bold")
+    return Group(title, grid, *(_answers(ported.files[0]) if ported.files[0].answers else ()))
+
+
+def _answers(file: Portable) -> list[Text]:
+    line = Text(f"of some classes {file.weights} says: ", "bright_black")
+    for answer in file.answers:
+        right = answer.said == answer.truth
+        line.append(f"  {answer.said} {'✔' if right else '✘'}", "green" if right else "red")
+        line.append(f" {100 * answer.share:.0f} %" if right else f" is {answer.truth}", "not bold")
+    return [line]
 
 
 def _right(file: Portable) -> str:

@@ -29,7 +29,7 @@ from fedmq.demo_signals import DemoDataError
 from fedmq.demo_task import ANOMALY, DIGITS, PENDULUM, TASKS, WATCH, Dealt, Task
 from fedmq.outcome import Outcome
 from fedmq.panel import WIDTH, as_panel
-from fedmq.portable import Portable, Ported
+from fedmq.portable import SHOWN, Answer, Portable, Ported
 from models import build
 
 ROOT = Path(__file__).parents[2]
@@ -207,11 +207,19 @@ def test_the_panel_compares_the_devices_models() -> None:
     assert "accuracy of 9 devices on held-out data of their own" in text
     assert "lowest tenth" in text
     assert text.count("87.5 %  camera-30") == 3
+    assert "elsewhere, what a device learned alone is right in" in text
 
 
 def test_the_panel_says_what_ran_the_files() -> None:
     files = [
-        Portable(weights=weights, size_bytes=123_456, score=Score(1.0), agreement=1.0, difference=1e-7)
+        Portable(
+            weights=weights,
+            size_bytes=123_456,
+            score=Score(1.0),
+            agreement=1.0,
+            difference=1e-7,
+            answers=(Answer(said=3, truth=3, share=0.984), *[Answer(said=7, truth=9, share=0.5)] * (SHOWN - 1)),
+        )
         for weights in ("float32", "int8")
     ]
     by = printed(outcome(DIGITS, Aftermath(ported=Ported(files=tuple(files), by="ai-edge-litert 2.10.10", why_not=""))))
@@ -219,6 +227,8 @@ def test_the_panel_says_what_ran_the_files() -> None:
 
     assert "predicting by ai-edge-litert 2.10.10" in by
     assert "as NumPy to 1e-07" in by
+    assert "of some classes float32 says:   3 ✔ 98 %  7 ✘ is 9" in by
+    assert "…" not in by
     assert "as NumPy in 100.0 %" in by
     assert "NumPy has predicted" in without
     assert "pip install x" in without
