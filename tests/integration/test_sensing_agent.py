@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fedmq.embedded_broker import EmbeddedBroker
+    from protocol.messages import ModelUpdate
     from tests.support.links import Links
 
 COMMAND = [sys.executable, "-m", "device_agent"]
@@ -44,13 +45,13 @@ def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
 def agent(mosquitto: EmbeddedBroker, tmp_path: Path) -> Iterator[Any]:
     made: list[Agent] = []
 
-    def one(**tables: Any) -> Agent:
+    def one(data: dict[str, Any] | None = None, **tables: Any) -> Agent:
         dotted = {name.replace("__", "."): table for name, table in tables.items()}
         made.append(
             Agent(
                 tmp_path / "agent",
                 mosquitto.port,
-                data={"path": "", "holdout_block_s": 0.05},
+                data={"path": "", "holdout_block_s": 0.05, **(data or {})},
                 samples={"commit_s": 0.2},
                 **dotted,
             )
@@ -85,7 +86,8 @@ def stored(agent: Agent, channel: str) -> list[float]:
 def test_an_agent_learns_from_what_a_sensor_publishes(
     standin: Standin, agent: Any, links: Links, mosquitto: EmbeddedBroker
 ) -> None:
-    device: Agent = agent(**pressing(mosquitto.port)).start()
+    # How many blocks of time are held out depends on the pace of the machine.
+    device: Agent = agent(data={"holdout_fraction": 0.0}, **pressing(mosquitto.port)).start()
     peer = links(mosquitto.port)
     peer.up()
     standin.publish_model(0, spec=SPEC, features=FEATURES, training={"epochs": 5, "batch_size": 8})
@@ -99,14 +101,13 @@ def test_an_agent_learns_from_what_a_sensor_publishes(
             values = [chance.gauss(3.0 * worn, 1.0), chance.gauss(0.0, 1.0 + worn)]
             peer.publish("press/left/values", json.dumps({"values": values}).encode())
     peer.publish("press/left/values", b"garbage")
-    standin.wait(lambda: any(message.num_examples > 80 for message in standin.updates()) or _poke(standin))
+    standin.wait(lambda: any(_learned(message) for message in standin.updates()) or _poke(standin))
     assert stored(device, "x")
     standin.wait(lambda: standin.metrics[-1].samples_taken == 480)
     metrics = standin.metrics[-1]
     assert metrics.samples == 480
     assert metrics.samples_bytes > 4096
     assert metrics.samples_refused == {"press: nothing in it": 1}
-    assert metrics.holdout_accuracy is None or metrics.holdout_accuracy >= 0.5
     status = subprocess.run([*COMMAND, "status", "--json", "--config", device.config], capture_output=True, check=True)
     facts = json.loads(status.stdout)
     assert facts["samples"] == 480
@@ -114,6 +115,11 @@ def test_an_agent_learns_from_what_a_sensor_publishes(
     assert facts["source press"]["last_s"] < 600
     assert device.stop() == 0
     assert "Traceback" not in device.text()
+
+
+def _learned(update: ModelUpdate) -> bool:
+    """Return whether it trained on most of the 120 windows, and told the two states apart better than chance."""
+    return update.num_examples > 80 and update.metrics["train_loss"] < 0.9 * math.log(2.0)
 
 
 def _poke(standin: Standin) -> bool:
