@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from device_agent.adapters.late_imports import postponed
@@ -117,10 +118,17 @@ def _pins(settings: AgentSettings) -> tuple[bytes, ...]:
     return read_pins(settings.security.federation_keys, settings.device.federation)
 
 
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, *, prog: str, description: str) -> None:
+        # Told no width, argparse has shutil find out the terminal's, also when there is no help to show: 0.5 MB.
+        formatter = partial(argparse.HelpFormatter, width=100)
+        super().__init__(prog=prog, description=description, formatter_class=formatter)
+
+
 def _parser() -> argparse.ArgumentParser:
     # To translate "usage", argparse has gettext read the table of all locales: half a megabyte, and no translation.
     vars(argparse)["_"] = str
-    parser = argparse.ArgumentParser(prog="fedmq-agent", description="The agent on a device of a fedmq federation.")
+    parser = _Parser(prog="fedmq-agent", description="The agent on a device of a fedmq federation.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = _command(commands, "run", "run the agent until SIGTERM")
     run.add_argument("--check", action="store_true", help="only check the configuration")
@@ -137,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_enroll(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "take on the identity in a bundle of fedmq provision"
     enroll = commands.add_parser("enroll", help=text, description=text)
     enroll.add_argument("bundle", type=Path, metavar="BUNDLE", help="the file ID.fedmq")
@@ -147,7 +155,7 @@ def _add_enroll(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     enroll.add_argument("--replace", action="store_true", help="even if this is another device so far")
 
 
-def _add_last_words(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_last_words(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "tell the federation that systemd has given up an agent (for the failure unit)"
     command = commands.add_parser("last-words", help=text, description=text)
     command.add_argument(
@@ -156,9 +164,7 @@ def _add_last_words(commands: argparse._SubParsersAction[argparse.ArgumentParser
     command.add_argument("--config", type=Path, metavar="FILE", help="agent.toml, where it is not that unit's")
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
-) -> argparse.ArgumentParser:
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     command.add_argument("--config", type=Path, required=True, metavar="FILE", help="agent.toml")
     return command

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from models.data import Dataset
 from models.errors import DataError
-from models.layers.normalization import Standardize
+from models.layers import is_standardize
 from models.metrics import ClassificationMetrics, Metrics, ReconstructionMetrics, RegressionMetrics, empty_errors
 from models.network import Model
 from models.pieces import Between, go_on
 from models.sketch import MAX_COUNT, pack, unpack
 from models.spec import Task
 from models.statistics import FeatureStatistics
+
+if TYPE_CHECKING:
+    from models.layers import Standardize
 
 MAX_MEAN: Final = 1e18
 """Of a loss or an error: a model that diverged counts as so bad, and no device makes a sum infinite."""
@@ -40,7 +43,7 @@ _SUM_NAMES: Mapping[type[Metrics], tuple[str, ...]] = {type(NO_METRICS[task]): n
 def standardize_of(model: Model) -> Standardize | None:
     """Return the constants that the model begins with, if it does."""
     first = model.layers[0] if model.layers else None
-    return first if isinstance(first, Standardize) else None
+    return first if is_standardize(first) else None
 
 
 def columns_of(model: Model) -> int:

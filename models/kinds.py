@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
-from models.layers import CONSTANTS, Dense, Layer, LayerReader, Shape, Standardize
+from models.layers import Dense, Layer, LayerReader, Shape
 from models.layers.base import Activation, Start
 
 Kind: TypeAlias = Literal["softmax", "linear", "mlp", "autoencoder", "image_cnn", "series_cnn", "gru", "network"]
@@ -30,7 +30,7 @@ def dense_layers(
 ) -> tuple[Layer, ...]:
     """Return dense layers from one width to the next, the last one linear; with a ``plain`` one all begins at zero."""
     last = len(widths) - 2
-    layers: list[Layer] = [Standardize(CONSTANTS, widths[:1])] if standardize else []
+    layers: list[Layer] = list(LayerReader().read([{"kind": "standardize"}], widths[:1])) if standardize else []
     for position, (fan_in, fan_out) in enumerate(pairwise(widths)):
         hidden = position < last
         start: Start = "zero" if plain else "he" if hidden and activation == "relu" else "glorot"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.errors import PlanError
 from models.fields import Fields
-from models.layers import Standardize
+from models.layers import is_standardize
 from models.network import Model
 from models.parameters import FloatArray, Layout
 from models.plan import MAX_EPOCHS, TrainingPlan
@@ -133,7 +133,7 @@ def with_constants(model: Model, parameters: FloatArray, source: FloatArray) -> 
 
 
 def _constants(model: Model) -> set[str]:
-    return {name for layer in model.layers if isinstance(layer, Standardize) for name, _ in layer.entries}
+    return {name for layer in model.layers if is_standardize(layer) for name, _ in layer.entries}
 
 
 class Split:

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import PlanError
-from models.layers import BoundLayer, Buffers, Reader, Standardize, Tie, bind_all
+from models.layers import BoundLayer, Buffers, Tie, bind_all, is_standardize
 from models.losses import BoundLoss, bind_loss
 from models.parameters import FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from models.layers import Reader, Shape
     from models.network import Model
 
 MAX_STEP_FLOATS = 2**28
@@ -52,7 +53,7 @@ class Workspace:
         ]
         self._l2 = np.float32(self._spec.l2)
         first = model.layers[0]
-        self._constants = first if model.task == "reconstruction" and isinstance(first, Standardize) else None
+        self._constants = first if model.task == "reconstruction" and is_standardize(first) else None
 
     @property
     def leave(self) -> Callable[[], bool] | None:
@@ -111,7 +112,7 @@ class Workspace:
             check_step(self._model, rows)
             tie = Tie(self._values, self._gradients, rows, Buffers(self._door), first=True)
             shape = self._spec.input_shape
-            reader = Reader(shape, rows) if len(shape) > 1 else None
+            reader = _reader(shape, rows) if len(shape) > 1 else None
             loss = bind_loss(self._spec, rows, self._class_weights)
             found = _Bound(reader, bind_all(self._model.layers, tie), loss, self._door)
             self._bound[rows] = found
@@ -150,6 +151,12 @@ class _Door:
     def __call__(self) -> None:
         if self.leave is not None and self.leave():
             raise StepLeftError
+
+
+def _reader(shape: Shape, rows: int) -> Reader:
+    from models.layers.shaping import Reader  # noqa: PLC0415 - see models.layers
+
+    return Reader(shape, rows)
 
 
 class _Bound:

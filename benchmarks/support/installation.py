@@ -39,7 +39,8 @@ class DeviceInstallation:
 
     def agent(self, file: Path) -> Program:
         """Start one agent process."""
-        arguments = [str(self.python), "-m", "device_agent", "run", "--config", str(file)]
+        # -P: the installed packages, not those of the folder that the benchmark is run in.
+        arguments = [str(self.python), "-P", "-m", "device_agent", "run", "--config", str(file)]
         return Program(arguments, file.with_suffix(".log"), self._environment())
 
     def bare_client(self, port: int, topic: str, log: Path, *modules: str) -> Program:

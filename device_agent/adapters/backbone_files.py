@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,8 @@ class BackboneFiles:
             if have:
                 # What a kill left of a chunk is not the whole of it.
                 os.truncate(part, chunks * blob.chunk_bytes)
-            missing, free = blob.total_bytes - chunks * blob.chunk_bytes, shutil.disk_usage(self._folder).free
+            missing, room = blob.total_bytes - chunks * blob.chunk_bytes, os.statvfs(self._folder)
+            free = room.f_bavail * room.f_frsize
         except OSError as exc:
             return BackboneFound(digest=blob.digest, reason=f"the .tflite file cannot be kept: {exc.strerror or exc}")
         if free < missing + SPARE_BYTES:
@@ -105,6 +105,8 @@ class BackboneFiles:
 
     def drop(self) -> None:
         """Remove whatever is there."""
+        import shutil  # noqa: PLC0415 - with what it imports itself half a megabyte, for what nearly no agent does
+
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _spoiled(self, blob: BlobRef, reason: str) -> BackboneFound:

@@ -5,16 +5,15 @@ Imports NumPy: only the trainer's thread imports this module, when a first task 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
-import zipfile
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import numpy as np
 
+from device_agent.adapters.late_imports import ARCHIVERS, postponed
 from device_agent.adapters.leaving import asking, never, until
 from models import DataError, Dataset
 from models.pieces import Between, pieces_of
@@ -142,6 +141,9 @@ class _Asking:
 
 
 def _read_npz(path: Path, between: Between, *, labelled: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    with postponed(ARCHIVERS):
+        import zipfile  # noqa: PLC0415 - memory, which a board with sensors does without
+
     try:
         with path.open("rb") as file, np.load(cast("Any", _Asking(file, between)), allow_pickle=False) as archive:
             found = {name: archive[name] for name in ("x", "y") if name in archive.files}
@@ -170,6 +172,8 @@ def _read_npz(path: Path, between: Between, *, labelled: bool) -> tuple[NDArray[
 def _read_csv(
     path: Path, label: str | list[str], stopped: Callable[[], bool], *, labelled: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
+    import csv  # noqa: PLC0415 - memory, for who has no such file
+
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return _parse_csv(path, file, [label] if isinstance(label, str) else label, stopped, labelled=labelled)
@@ -182,7 +186,9 @@ def _read_csv(
 def _parse_csv(
     path: Path, file: TextIO, labels: Sequence[str], stopped: Callable[[], bool], *, labelled: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    reader = csv.reader(file)
+    from csv import reader as read_rows  # noqa: PLC0415 - as above
+
+    reader = read_rows(file)
     header = [name.strip() for name in next(reader, [])]
     if not header:
         raise DataFileError(f"{path}: is empty; the first line must name the columns")

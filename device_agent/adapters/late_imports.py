@@ -29,6 +29,9 @@ SELDOM_USED = frozenset({"inspect", "ipaddress", "msgspec.inspect", "urllib.requ
 ``import NAME`` fills a module that waits already, so only the first importer within the block is spared it.
 """
 
+ARCHIVERS = frozenset({"bz2", "lzma", "shutil"})
+"""What ``zipfile`` imports, and NumPy's own archives do without: half a megabyte."""
+
 
 class _LateFinder:
     """Finds the modules named, and has them filled later; knows of no others."""

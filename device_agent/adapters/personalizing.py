@@ -6,10 +6,10 @@ Imports NumPy: only the trainer's thread, and who predicts, import this module.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from device_agent.adapters.belongings import Belongings, OwnedFile
@@ -158,5 +158,5 @@ def _bytes(vector: Vector) -> memoryview:
 
 
 def _digest(personal: Personal, private: Vector) -> str:
-    how = json.dumps([personal.private, personal.private_epochs])
-    return hashlib.sha256(how.encode() + private.tobytes()).hexdigest()
+    how = msgspec.json.encode([personal.private, personal.private_epochs])
+    return hashlib.sha256(how + private.tobytes()).hexdigest()

@@ -107,12 +107,16 @@ class Trainer:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            task, file, candidate = job
-            with file, candidate or contextlib.nullcontext():
-                answer = self._answer(task, file, candidate)
-            # First this: with the answer the worker may begin the next task.
-            self._step_since = None
-            self._deliver(answer)
+            self._carry_out(*job)
+            del job
+
+    def _carry_out(self, task: Task, file: BinaryIO, candidate: BinaryIO | None) -> None:
+        # A method of its own: names in the loop would keep the last update in memory until the next task comes.
+        with file, candidate or contextlib.nullcontext():
+            answer = self._answer(task, file, candidate)
+        # First this: with the answer the worker may begin the next task.
+        self._step_since = None
+        self._deliver(answer)
 
     def _answer(self, task: Task, file: BinaryIO, candidate: BinaryIO | None) -> Event:
         try:

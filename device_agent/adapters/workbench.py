@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+import msgspec
 import numpy as np
 
 from device_agent.adapters.data import DataFileError, Samples
@@ -21,7 +21,6 @@ from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import LOCAL, PRIVATE, TUNED, Personalizer, Start
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
-from device_agent.adapters.surveying import comparison_of, content_of
 from device_agent.drift import DriftSeen
 from device_agent.events import (
     DriftTold,
@@ -166,6 +165,9 @@ class Workbench:
         self, task: Answer, file: BinaryIO, word: Word, candidate: BinaryIO | None = None
     ) -> SurveyAnswered | TaskStopped | TaskFailed:
         """Find out what a survey asks; of a comparison with the candidate in the other file."""
+        # Half a megabyte, which who is not asked does without.
+        from device_agent.adapters.surveying import comparison_of, content_of  # noqa: PLC0415 - see above
+
         try:
             model, parameters = self._read(task.manifest, file, word)
             samples = self._samples(task.manifest, model, word)
@@ -321,7 +323,7 @@ class Workbench:
             version=manifest.version,
             contribution=task.contribution,
             parameters=manifest.parameters,
-            model=hashlib.sha256(json.dumps(model.spec, sort_keys=True).encode()).hexdigest(),
+            model=hashlib.sha256(msgspec.json.encode(model.spec, order="deterministic")).hexdigest(),
             plan=plan.to_data(),
             seed=self._settings.training.seed,
             samples=self._supply.digest,

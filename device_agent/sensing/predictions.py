@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+import msgspec
 from msgspec import Meta, Struct
 
 from device_agent.sensing.sources import Topic
@@ -103,7 +103,7 @@ def prediction(
     else:
         said["values"] = [_number(value) for value in output]
     said["by"] = by
-    return json.dumps(said).encode()
+    return msgspec.json.encode(said)
 
 
 def _judged(error: float, limit: Limit | None) -> dict[str, Any]:

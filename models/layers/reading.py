@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from models.errors import SpecError
 from models.fields import Fields
 from models.layers.base import ACTIVATIONS, Activation, Layer, Shape, Start, usual_start
-from models.layers.convolution import Convolution, Padding
 from models.layers.dense import Dense
-from models.layers.normalization import GroupNorm, Standardize
-from models.layers.pooling import GlobalAverage, Pooling
-from models.layers.recurrent import Gru
-from models.layers.residual import Residual
-from models.layers.shaping import Dropout, Flatten
+
+if TYPE_CHECKING:
+    from models.layers.convolution import Padding
+    from models.layers.residual import Residual
 
 MAX_LAYERS = 64
 """With those inside of residual ones; a bound on what one step may cost."""
@@ -66,6 +64,8 @@ class LayerReader:
                 raise SpecError(
                     f"{what} ({kind}) is allowed as the first layer only: its constants are those of the data"
                 )
+            from models.layers.normalization import Standardize  # noqa: PLC0415 - see models.layers
+
             layer = Standardize(self._name(fields, CONSTANTS), shape)
         else:
             layer = _READERS[kind][1](self, fields, shape)
@@ -83,6 +83,8 @@ class LayerReader:
                 f"{what} (residual): its layers turn {shown(shape)} into {shown(layers[-1].output_shape)}, "
                 "allowed is the same shape: what comes out is added to what went in"
             )
+        from models.layers.residual import Residual  # noqa: PLC0415 - see models.layers
+
         return Residual(layers, _activation(fields))
 
     def _name(self, fields: Fields, stem: str) -> str:
@@ -103,6 +105,8 @@ class LayerReader:
 
     def convolution(self, fields: Fields, shape: Shape) -> Layer:
         """Read a convolution."""
+        from models.layers.convolution import Convolution  # noqa: PLC0415 - see models.layers
+
         axes = len(shape) - 1
         name, filters = self._name(fields, "conv"), fields.integer("filters", 1, MAX_WIDTH)
         kernel = fields.sizes("kernel", 1, MAX_KERNEL, axes)
@@ -113,11 +117,15 @@ class LayerReader:
 
     def pooling(self, fields: Fields, shape: Shape) -> Layer:
         """Read max or average pooling."""
+        from models.layers.pooling import Pooling  # noqa: PLC0415 - see models.layers
+
         largest = fields.choice("kind", list(_READERS)) == "max_pool"
         return Pooling(shape, fields.sizes("size", 1, MAX_KERNEL, len(shape) - 1, 2), largest)
 
     def group_norm(self, fields: Fields, shape: Shape) -> Layer:
         """Read group normalization."""
+        from models.layers.normalization import GroupNorm  # noqa: PLC0415 - see models.layers
+
         name, groups = self._name(fields, "norm"), fields.integer("groups", 1, MAX_WIDTH)
         if shape[-1] % groups:
             raise fields.wrong("groups", groups, f"a number that divides the {shape[-1]} channels")
@@ -127,6 +135,8 @@ class LayerReader:
 
     def gru(self, fields: Fields, shape: Shape) -> Layer:
         """Read a recurrent layer."""
+        from models.layers.recurrent import Gru  # noqa: PLC0415 - see models.layers
+
         name, units = self._name(fields, "gru"), fields.integer("units", 1, MAX_WIDTH)
         sequence = fields.boolean("sequence", default=False)
         if shape[0] > MAX_STEPS:
@@ -159,14 +169,20 @@ def _wanted(axes: tuple[int, ...]) -> str:
 
 
 def _dropout(_reader: LayerReader, fields: Fields, shape: Shape) -> Layer:
+    from models.layers.shaping import Dropout  # noqa: PLC0415 - see models.layers
+
     return Dropout(shape, fields.number("rate", 0.0, 0.95, above=True))
 
 
 def _flatten(_reader: LayerReader, _fields: Fields, shape: Shape) -> Layer:
+    from models.layers.shaping import Flatten  # noqa: PLC0415 - see models.layers
+
     return Flatten(shape)
 
 
 def _global_average(_reader: LayerReader, _fields: Fields, shape: Shape) -> Layer:
+    from models.layers.pooling import GlobalAverage  # noqa: PLC0415 - see models.layers
+
     return GlobalAverage(shape)
 
 

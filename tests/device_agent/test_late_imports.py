@@ -22,12 +22,25 @@ def run(program: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["http", "email", "tempfile", "ast", "numpy"])
+@pytest.mark.parametrize("name", ["http", "email", "tempfile", "ast", "numpy", "shutil", "bz2", "lzma"])
 def test_the_agent_starts_without(name: str) -> None:
-    assert run(f"print({name!r} in sys.modules)") == "False"
+    arguments = "['run', '--config', '/nonexistent.toml', '--check']"
+    assert run(f"device_agent.__main__.main({arguments}); print({name!r} in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("name", ["device_agent.adapters.drifting", "models.drift"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "csv",
+        "device_agent.adapters.drifting",
+        "device_agent.adapters.surveying",
+        "models.drift",
+        "models.layers.convolution",
+        "models.layers.normalization",
+        "models.layers.recurrent",
+        "zipfile",
+    ],
+)
 def test_the_trainer_starts_without(name: str) -> None:
     assert run(f"import device_agent.adapters.workbench; print({name!r} in sys.modules)") == "False"
 
