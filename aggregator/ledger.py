@@ -327,6 +327,7 @@ class Ledger:
 
     def _withhold(self, reason: str, wall: float, metrics: dict[str, float]) -> SaveAggregation:
         aggregation = self._aggregation("withheld", reason, wall, metrics, None)
+        self.attempts += 1
         self._empty()
         return SaveAggregation(aggregation=aggregation, shelf=self._on_broker(), withdrawn=self.withdrawn)
 

@@ -65,7 +65,8 @@ def manifest_of(
 ) -> Manifest:
     """Return the announcement of a version, of the open surveys and what earlier ones found, and of a candidate.
 
-    ``attempts`` candidates came to nothing since this version was made: so often its devices may train it once more.
+    ``attempts`` buffers were withheld or withdrawn since this version was made: so often its devices may train it
+    once more.
     """
     return Manifest(
         federation=settings.aggregator.federation,
@@ -139,7 +140,7 @@ MAX_ATTEMPTS = 1000
 
 
 def participation_of(participation: Participation, attempts: int) -> Participation:
-    """Return how a version is trained of which so many attempts at a next one were withdrawn."""
+    """Return how a version is trained of which so many attempts at a next one came to nothing."""
     if not attempts:
         return participation
     contributions = participation.contributions_per_version * (1 + min(attempts, MAX_ATTEMPTS))

@@ -220,7 +220,7 @@ class Restored:
     shelf: tuple[Shelf, ...] = ()
     candidate: CandidateRecord | None = None
     attempts: int = 0
-    """So many candidates were withdrawn since the current version was made."""
+    """So many buffers were withheld, or withdrawn as candidates, since the current version was made."""
     surveys: tuple[SurveyRecord, ...] = ()
     """Those that are open, the oldest first."""
     findings: Findings = field(default_factory=Findings)

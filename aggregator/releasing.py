@@ -103,7 +103,8 @@ class Releases:
             self._fleet.mark_counters()
             text = f"withheld version {self._ledger.version.version + 1}: {saved.aggregation.reason}"
             told = Log("error", text, {"updates": len(saved.aggregation.lineage)})
-            return [saved, told, *self._speaker.metrics(now)]
+            # Who has trained this version may do so once more, or nobody would ever train again.
+            return [saved, told, *self._speaker.announce_anew(wall), *self._speaker.metrics(now)]
         self._pace.version_made(now)
         return [saved, *self._version_made(len(saved.aggregation.lineage), now)]
 

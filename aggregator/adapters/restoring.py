@@ -71,7 +71,7 @@ def _current_version(db: sqlite3.Connection) -> VersionRecord:
 
 
 def _attempts(db: sqlite3.Connection, version: int) -> int:
-    query = "SELECT count(*) FROM aggregations WHERE outcome = 'withdrawn' AND base_version = ?"
+    query = "SELECT count(*) FROM aggregations WHERE outcome IN ('withdrawn', 'withheld') AND base_version = ?"
     found: int = db.execute(query, (version,)).fetchone()[0]
     return found
 

@@ -156,6 +156,8 @@ class Bench:
                         self.restored = replace(self.restored, candidate=command.candidate)
                     if command.version:
                         self.restored = replace(self.restored, attempts=0)
+                    elif not command.candidate:
+                        self.restored = replace(self.restored, attempts=self.restored.attempts + 1)
                 case SaveVerdict():
                     assert self.restored.candidate, "a verdict on nothing"
                     self.restored = replace(self.restored, candidate=None, shelf=command.shelf)

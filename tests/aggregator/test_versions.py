@@ -15,6 +15,7 @@ from aggregator.events import (
     ScheduleDue,
 )
 from protocol.messages import Participation
+from tests.aggregator.canaries import announced
 from tests.aggregator.harness import SIZE, Bench, only, settings_with
 
 WHEN_ASKED = ScheduleTable(goal=0, interval_s=60.0)
@@ -155,7 +156,6 @@ def test_a_bad_version_is_withheld_and_the_next_good_one_has_its_number(gate: st
     assert bench.core.ledger.version is before
     assert bench.core.ledger.server is server
     assert len(bench.core.ledger.buffer) == 0
-    assert not any(c.topic == bench.topics.current_model for c in only(commands, Publish))
     assert only(commands, SaveFleet)[0].counters.versions_withheld == 1, "kept at once"
 
     judge.metrics = {"accuracy": 0.9, "loss": 1.0}
@@ -178,6 +178,31 @@ def test_after_a_withheld_version_devices_may_contribute_again_but_not_the_same(
 
     assert bench.answer(first).status == "duplicate"
     assert bench.answer(bench.update()).status == "accepted"
+
+
+def test_whoever_has_trained_the_version_is_asked_to_train_it_again_when_the_next_one_is_withheld() -> None:
+    judge = Judge(accuracy=0.9)
+    once = Participation(codec="f32", contributions_per_version=1)
+    evaluation = EvaluationTable(max_accuracy_drop=0.1)
+    bench = Bench(settings_with(schedule=WHEN_ASKED, evaluation=evaluation, participation=once), judge)
+
+    def asked() -> tuple[int, int]:
+        manifest = announced(bench)
+        return manifest.version, manifest.participation.contributions_per_version
+
+    before = announced(bench).issued
+    judge.metrics = {"accuracy": 0.1}
+    for attempt in (2, 3):
+        bench.send(bench.update())
+        bench.feed(ScheduleDue())
+        assert asked() == (0, attempt)
+    assert announced(bench).issued > before, "an announcement that devices take for a new one"
+    bench = bench.restart()
+    assert asked() == (0, 3)
+    judge.metrics = {"accuracy": 0.9}
+    bench.send(bench.update())
+    bench.feed(ScheduleDue())
+    assert asked() == (1, 1)
 
 
 def test_the_yardstick_is_the_version_that_is_out() -> None:

@@ -117,6 +117,8 @@ class Store:
         if command.version and command.server:
             self.versions.append(command.version)
             self.restored = replace(self.restored, version=command.version, server=command.server, attempts=0)
+        elif not command.candidate:
+            self.restored = replace(self.restored, attempts=self.restored.attempts + 1)
 
     def _decided(self, command: do.SaveVerdict) -> None:
         (tried,) = [index for index, each in enumerate(self.aggregations) if each.outcome == "candidate"]
