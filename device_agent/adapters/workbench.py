@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import msgspec
 import numpy as np
 
-from device_agent.adapters.data import DataFileError, Samples
-from device_agent.adapters.embedding import BackboneError, Embedder
-from device_agent.adapters.learning import Models
+from device_agent.adapters.data import Samples
+from device_agent.adapters.embedding import Embedder
 from device_agent.adapters.leaving import TaskLeftError, never
+from device_agent.adapters.loading import ENDINGS, Loader, TaskError, ended, plan_of
 from device_agent.adapters.measuring import compared, measured
-from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import LOCAL, PRIVATE, TUNED, Personalizer, Start
 from device_agent.adapters.sitting import Sitting
 from device_agent.adapters.supply import Supply
@@ -25,7 +24,6 @@ from device_agent.drift import DriftSeen
 from device_agent.events import (
     DriftTold,
     EvaluationDone,
-    Fault,
     SurveyAnswered,
     TaskFailed,
     TaskStopped,
@@ -37,11 +35,7 @@ from device_agent.keeping import Origin
 from models import (
     CheckpointError,
     DataError,
-    FeaturesError,
     Model,
-    PlanError,
-    SpecError,
-    TfliteError,
     Training,
     TrainingPlan,
     weight_of_part,
@@ -63,40 +57,12 @@ if TYPE_CHECKING:
     from device_agent.commands import Answer, Evaluate, Train
     from device_agent.events import Event
     from device_agent.settings import AgentSettings
-    from models import Pipeline
     from protocol.messages import Manifest
 
     Vector: TypeAlias = NDArray[np.float32]
 
 SOFTWARE = f"NumPy {np.__version__} on {platform.machine()}"
 """Its shuffling and sums are those of a training; another version may do them otherwise."""
-
-
-class _TaskError(Exception):
-    """A task cannot be done, and where the fault lies."""
-
-    def __init__(self, reason: str, fault: Fault) -> None:
-        super().__init__(reason)
-        self.fault: Fault = fault
-
-
-_ENDINGS = (TaskLeftError, _TaskError, BackboneError, DataFileError, FeaturesError, PlanError, TfliteError)
-
-
-def _ended(task: int, exc: Exception) -> TaskStopped | TaskFailed:
-    """Return what is said of a task that did not come to its end: it was stopped, or something is wrong."""
-    match exc:
-        case TaskLeftError():
-            return TaskStopped(task=task)
-        case _TaskError():
-            fault = exc.fault
-        case DataFileError():
-            fault = "data"
-        case BackboneError(damaged=True):
-            fault = "backbone"
-        case _:
-            fault = "model"
-    return TaskFailed(task=task, reason=str(exc), fault=fault)
 
 
 class Word(Protocol):
@@ -134,8 +100,7 @@ class Workbench:
         self.embedder = Embedder(settings)
         self._drift_file = drift
         self._drift: DriftWatch | None = None
-        self._models = Models(Path(settings.device.state_dir))
-        self._pipeline: Pipeline | None = None
+        self._loader = Loader(Path(settings.device.state_dir))
 
     def train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped | TaskFailed:
         """Train the model in the file as the task says, or go on where that was interrupted.
@@ -144,22 +109,22 @@ class Workbench:
         """
         try:
             return self._train(task, file, word)
-        except _ENDINGS as exc:
-            return _ended(task.task, exc)
+        except ENDINGS as exc:
+            return ended(task.task, exc)
         finally:
             self.sitting = None
 
     def evaluate(self, task: Evaluate, file: BinaryIO, word: Word) -> EvaluationDone | TaskStopped | TaskFailed:
         """Measure the model in the file on the holdout."""
         try:
-            model, parameters = self._read(task.manifest, file, word)
+            model, parameters = self._loader.read(task.manifest, file, word.stopped)
             holdout = self._samples(task.manifest, model, word).holdout
             if holdout is None:
-                raise _TaskError("there are no held-out samples to evaluate on", "data")
+                raise TaskError("there are no held-out samples to evaluate on", "data")
             start = self._personal.begin(task.manifest, model, parameters)
             return EvaluationDone(task=task.task, metrics=measured(model, start.parameters, holdout, word.stopped))
-        except _ENDINGS as exc:
-            return _ended(task.task, exc)
+        except ENDINGS as exc:
+            return ended(task.task, exc)
 
     def answer(
         self, task: Answer, file: BinaryIO, word: Word, candidate: BinaryIO | None = None
@@ -169,30 +134,30 @@ class Workbench:
         from device_agent.adapters.surveying import comparison_of, content_of  # noqa: PLC0415 - see above
 
         try:
-            model, parameters = self._read(task.manifest, file, word)
+            model, parameters = self._loader.read(task.manifest, file, word.stopped)
             samples = self._samples(task.manifest, model, word)
             start = self._personal.begin(task.manifest, model, parameters)
             if task.candidate is not None and candidate is not None:
                 # As the device would predict with each. What fine-tuning did for one it has not done for the other.
-                other = start.untuned(self._candidate(task.candidate, candidate, word))
+                other = start.untuned(self._loader.candidate(task.candidate, candidate, word.stopped))
                 ours = start.untuned(parameters)
                 content = comparison_of(task.survey, model, ours, other, samples, word.stopped)
             else:
                 content = content_of(task.survey, model, start.parameters, samples, word.stopped)
-        except _ENDINGS as exc:
-            return _ended(task.task, exc)
+        except ENDINGS as exc:
+            return ended(task.task, exc)
         except (ProtocolError, DataError) as exc:
             return TaskFailed(task=task.task, reason=f"survey {task.survey.id}: {exc}", fault="model")
         return SurveyAnswered(task=task.task, survey=task.survey, content=content)
 
     def _train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped:
         manifest = task.manifest
-        model, parameters = self._read(manifest, file, word)
+        model, parameters = self._loader.read(manifest, file, word.stopped)
         name = task.incarnation, task.sequence
         start = self._personal.begin(manifest, model, parameters, name)
         if start.why_cold:
             self._note(task, "private parameters cannot be used, they begin as a new device's", start.why_cold)
-        plan = start.personal.plan_of(_plan(manifest))
+        plan = start.personal.plan_of(plan_of(manifest))
         samples = self._samples(manifest, model, word, self._keeper.upto(manifest.epoch, manifest.version))
         before = measured(model, start.parameters, samples.holdout, word.stopped)
         # Before anything new is trained on; what it finds stands, whatever becomes of the training.
@@ -212,7 +177,7 @@ class Workbench:
         delta = result.parameters - start.parameters
         if not np.isfinite(delta).all():
             mend = "lower [training] learning_rate, set clip_norm, or give features and labels a size near 1"
-            raise _TaskError(f"the training diverged: parameters are not finite any more; {mend}", "model")
+            raise TaskError(f"the training diverged: parameters are not finite any more; {mend}", "model")
         encoded = _encoded(manifest.participation.codec, start.split.shared_of(delta), rng)
         made = self._own(task, model, start, parameters, result.parameters, word)
         # Stopped within further trainings: what there is is sent without it, or it might never come to its end.
@@ -259,7 +224,7 @@ class Workbench:
         One that is stopped, or diverged, is left out. Each has a stream of chance of its own, so that an update is the
         same with and without them.
         """
-        personal, plan = start.personal, _plan(task.manifest)
+        personal, plan = start.personal, plan_of(task.manifest)
         made = {PRIVATE: start.split.private_of(result)}
         if personal.compare_local:
             rng = self._rng(task.manifest, task.contribution, 1)
@@ -333,61 +298,17 @@ class Workbench:
             software=SOFTWARE + model.software,
         )
 
-    def _read(self, manifest: Manifest, file: BinaryIO, word: Word) -> tuple[Model, NDArray[np.float32]]:
-        try:
-            cached, data = read_model(file)
-        except (CacheError, OSError) as exc:
-            raise _TaskError(str(exc), "cache") from exc
-        if cached.parameters != manifest.parameters:
-            raise _TaskError("the cached model is another version", "cache")
-        model = self._built(manifest, word)
-        try:
-            parameters = tensors.decode(cached.blob.encoding, data, model.layout.size)
-        except ProtocolError as exc:
-            raise _TaskError(f"parameters: {exc}", "model") from exc
-        # Of float32 the blob's digest is that of the parameters, and it has been checked.
-        known = cached.blob.digest if cached.blob.encoding == "f32" else _digest(parameters)
-        if known != manifest.parameters:
-            raise _TaskError("the parameters are not the ones that the manifest names", "model")
-        return model, parameters
-
-    def _candidate(self, manifest: Manifest, file: BinaryIO, word: Word) -> Vector:
-        try:
-            return self._read(manifest, file, word)[1]
-        except (_TaskError, FeaturesError) as exc:
-            raise _TaskError(str(exc), "candidate") from exc
-
-    def _built(self, manifest: Manifest, word: Word) -> Model:
-        try:
-            model, self._pipeline = self._models.of(manifest, word.stopped)
-        except SpecError as exc:
-            raise _TaskError(f"model spec: {exc}", "model") from exc
-        if model.layout.digest != manifest.layout:
-            raise _TaskError("the model spec leads to another layout than the manifest names", "model")
-        return model
-
     def _samples(self, manifest: Manifest, model: Model, word: Word, upto: int | None = None) -> Samples:
         through = self.embedder.through(manifest.backbone) if manifest.backbone else None
-        return self._supply.begin(model, self._pipeline, upto, word.stopped, through)
+        return self._supply.begin(model, self._loader.pipeline, upto, word.stopped, through)
 
     def _rng(self, manifest: Manifest, contribution: int, *stream: int) -> np.random.Generator:
         device = zlib.crc32(self._settings.device.id.encode())
         return np.random.default_rng([self._settings.training.seed, device, manifest.version, contribution, *stream])
 
 
-def _digest(parameters: NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(parameters, dtype="<f4").data).hexdigest()
-
-
-def _plan(manifest: Manifest) -> TrainingPlan:
-    try:
-        return TrainingPlan.from_data(manifest.training)
-    except PlanError as exc:
-        raise _TaskError(f"training plan: {exc}", "model") from exc
-
-
 def _encoded(codec: str, delta: NDArray[np.float32], rng: np.random.Generator) -> bytes:
     try:
         return tensors.encode(codec, delta, rng)
     except (ProtocolError, DataError) as exc:
-        raise _TaskError(f"codec {codec!r}: {exc}", "model") from exc
+        raise TaskError(f"codec {codec!r}: {exc}", "model") from exc
