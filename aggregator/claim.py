@@ -9,6 +9,10 @@ it) when both use the same one, and on any broker when a store was copied. They 
 ever answered. They still read each other's retained states. One that changes between two connections is of somebody
 alive. An instance that our store does not know may also have run on it after the backup that it was restored from:
 what it left behind does not change.
+
+A session that outlived its store (somebody deleted the state directory, and the certificate stayed) may still hold
+words of that time, and the broker sends them as if they were said now. Answers they are not: our question comes back to
+us first, for we listen to it, too, and the broker keeps the order.
 """
 
 from __future__ import annotations
@@ -41,10 +45,13 @@ class Claim:
         self._announced: AggregatorState | None = None
         """Whom we waited for on an earlier connection, or wait for on this one."""
         self._lost = 0
+        self._leftovers = False
+        """What comes may be older than our question."""
 
-    def asked(self, now: float) -> None:
+    def asked(self, now: float, *, session_present: bool) -> None:
         """Note that the question was sent, and wait for answers."""
         self.deadline = now + QUIET_WAIT_S
+        self._leftovers = session_present
 
     def heard_state(self, state: AggregatorState, now: float, *, retained: bool) -> Verdict:
         """Take in a state of an aggregator, possibly our own or left over from before."""
@@ -56,6 +63,8 @@ class Claim:
             return "active" if self.active else "wait"
         if state.store == self._store:  # whoever shares our session is not there while we are
             return self._found(state, now)
+        if self._leftovers and not self.active:
+            return self._left_over(now)
         # Alive. When both are active (two networks were joined), the smaller name stays: both decide alike.
         return "active" if self.active and self._smaller(state) else "refuse"
 
@@ -76,10 +85,19 @@ class Claim:
         self.deadline = now + ANNOUNCED_WAIT_S
         return "wait"
 
-    def heard_claim(self, claim: AggregatorClaim) -> Verdict:
-        """Take in somebody's question."""
+    def _left_over(self, now: float) -> Verdict:
+        """Take in what may have waited for us in the session: whoever said it answers us within that time, if alive."""
+        self.deadline = now + ANNOUNCED_WAIT_S
+        return "wait"
+
+    def heard_claim(self, claim: AggregatorClaim, now: float) -> Verdict:
+        """Take in somebody's question, or our own."""
+        if claim.instance == self._instance and claim.store == self._store:
+            self._leftovers = False
         if self.active:
             return "active"
+        if self._leftovers and claim.store != self._store:
+            return self._left_over(now)
         return "wait" if claim.store == self._store or self._smaller(claim) else "refuse"
 
     def tick(self, now: float) -> bool:

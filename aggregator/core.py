@@ -165,7 +165,7 @@ class AggregatorCore:
             case Published():
                 return self._speaker.published(event.token, event.error, now)
             case LinkUp():
-                return self._linked(now)
+                return self._linked(event, now)
             case LinkDown():
                 return self._unlinked(event, now)
             case Subscribed():
@@ -215,10 +215,10 @@ class AggregatorCore:
 
     # -- the link, and being alone --------------------------------------------------------------------------------
 
-    def _linked(self, now: float) -> list[Command]:
+    def _linked(self, event: LinkUp, now: float) -> list[Command]:
         self._speaker.link_up = True
         self.status.connection += 1
-        commands = self._presence.linked(now)
+        commands = self._presence.linked(now, session_present=event.session_present)
         return [*commands, *self._take_part(now)] if self._presence.active else commands
 
     def _unlinked(self, event: LinkDown, now: float) -> list[Command]:

@@ -55,12 +55,12 @@ class Presence:
         """Return whether aggregators speak with each other on this topic."""
         return topic in (self._topics.aggregator_state, self._topics.aggregator_claim)
 
-    def linked(self, now: float) -> list[Command]:
+    def linked(self, now: float, *, session_present: bool) -> list[Command]:
         """Return what to say on a new connection: listen first, for the answer comes on the state topic."""
         listen = Subscribe((self._topics.aggregator_state, self._topics.aggregator_claim))
         if self.active:
             return [listen]
-        self._claim.asked(now)
+        self._claim.asked(now, session_present=session_present)
         claim = encode_status(AggregatorClaim(instance=self._instance, store=self._store))
         return [listen, Publish(topic=self._topics.aggregator_claim, payload=claim)]
 
@@ -103,7 +103,7 @@ class Presence:
         try:
             if received.topic == self._topics.aggregator_state:
                 return self._hear_state(received, now)
-            return self._hear_claim(received)
+            return self._hear_claim(received, now)
         except ProtocolError:
             return False, []  # cleared, or not ours
 
@@ -116,9 +116,9 @@ class Presence:
         stands = self._claim.is_ours(state) and state.status == "online"
         return verdict == "active" and not stands, []
 
-    def _hear_claim(self, received: Received) -> tuple[bool, list[Command]]:
+    def _hear_claim(self, received: Received, now: float) -> tuple[bool, list[Command]]:
         claim = decode_status(received.payload, AggregatorClaim)
-        verdict = self._claim.heard_claim(claim)
+        verdict = self._claim.heard_claim(claim, now)
         if verdict == "refuse":
             return False, self._give_way(claim.instance)
         return verdict == "active" and not self._claim.is_ours(claim), []

@@ -155,6 +155,31 @@ def test_a_claim_that_is_missed_is_answered_by_the_state() -> None:
     assert a.active
 
 
+@pytest.mark.parametrize("claims", [False, True])
+def test_what_waited_in_the_session_of_a_store_that_is_gone_costs_only_time(claims: bool) -> None:
+    core = core_of("5")
+    core.handle(LinkUp(session_present=True, protocol="3.1.1"), 0.0, 0.0)
+    old = claim_of(core, "1") if claims else state_of(core, "1")
+    assert not only(core.handle(old, 0.1, 0.0), Exit)
+    core.handle(claim_of(core, "5"), 0.2, 0.0)  # our own question comes back
+    assert core.deadline() == 0.1 + ANNOUNCED_WAIT_S
+
+    core.handle(Tick(), 0.1 + ANNOUNCED_WAIT_S, 0.0)
+
+    assert core.active
+
+
+def test_what_comes_behind_the_own_question_is_an_answer_in_whatever_session() -> None:
+    core = core_of("5")
+    core.handle(LinkUp(session_present=True, protocol="3.1.1"), 0.0, 0.0)
+    core.handle(state_of(core, "1"), 0.1, 0.0)
+    core.handle(claim_of(core, "5"), 0.2, 0.0)
+
+    (end,) = only(core.handle(state_of(core, "9"), 0.3, 0.0), Exit)
+
+    assert end.code == EXIT_NOT_ALONE
+
+
 def test_a_stale_online_of_a_dead_stranger_costs_only_time() -> None:
     core = started()
     core.handle(state_of(core, "9", retain=True), 0.1, 0.0)
@@ -284,7 +309,7 @@ def test_after_a_cut_the_broker_delivers_held_updates_again_and_they_count_once(
 
 def test_the_tick_is_due_at_the_deadline_exactly() -> None:
     claim = Claim("5", "5")
-    claim.asked(29.999999999999996)
+    claim.asked(29.999999999999996, session_present=False)
     assert claim.deadline is not None
 
     assert claim.tick(claim.deadline)
