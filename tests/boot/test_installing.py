@@ -174,7 +174,10 @@ def kill_installer(board: Board) -> None:
     script = """
 import os, signal
 for entry in filter(str.isdigit, os.listdir("/proc")):
-    words = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\\0")
+    try:
+        words = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\\0")
+    except OSError:
+        continue  # it has ended since
     if b"fedmq_installer" in words:
         os.kill(int(entry), signal.SIGKILL)
 """
