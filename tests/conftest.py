@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.support.certificates",
     "tests.support.links",
     "tests.support.manager",
+    "tests.support.standins",
 ]
 
 

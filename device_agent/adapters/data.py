@@ -87,17 +87,6 @@ def load_samples(path: Path, settings: DataSettings, model: Shaped, stopped: Cal
     )
 
 
-def holdout_mask(
-    x: NDArray[Any], y: NDArray[Any], fraction: float, stopped: Callable[[], bool] = never
-) -> NDArray[np.bool_]:
-    """Return which rows (n,) are held out: by a hash of each row's own content.
-
-    The first 8 bytes of BLAKE2b over the row's float32 features and its label, as a fraction of 2**64. So a row is on
-    the same side whatever other rows there are, in whatever order; equal rows are on the same side.
-    """
-    return drawn(row_hashes(x, y, stopped), fraction)
-
-
 def row_hashes(x: NDArray[Any], y: NDArray[Any], stopped: Callable[[], bool] = never) -> NDArray[np.uint64]:
     """Return the first 8 bytes, big-endian, of BLAKE2b over each row's float32 features and its label."""
     hashes = np.empty(len(x), np.uint64)
@@ -113,7 +102,11 @@ def row_hashes(x: NDArray[Any], y: NDArray[Any], stopped: Callable[[], bool] = n
 
 
 def drawn(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """Return which of them are below this fraction of 2**64, exactly."""
+    """Return which rows (n,) are held out: those whose hash is below this fraction of 2**64, exactly.
+
+    By the content of each row alone: it is on the same side whatever other rows there are, in whatever order, and equal
+    rows are on the same side.
+    """
     limit = math.ceil(fraction * 2.0**64)
     return np.ones(len(hashes), np.bool_) if limit >= 1 << 64 else hashes < np.uint64(limit)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from device_agent.adapters.data import DataFileError, holdout_mask, load_samples
+from device_agent.adapters.data import DataFileError, drawn, load_samples, row_hashes
 from device_agent.settings import DataSettings
 from models import build
 
@@ -132,17 +132,17 @@ def test_too_few_examples_are_refused(tmp_path: Path) -> None:
 
 def test_a_row_stays_on_its_side_whatever_rows_come_and_in_whatever_order() -> None:
     x, y = RNG.normal(size=(500, 4)).astype(np.float32), RNG.integers(0, 3, 500)
-    before = holdout_mask(x, y, 0.2)
+    before = drawn(row_hashes(x, y), 0.2)
     assert 60 < before.sum() < 140
     more = np.concatenate([RNG.normal(size=(300, 4)).astype(np.float32), x])
     labels = np.concatenate([RNG.integers(0, 3, 300), y])
-    assert (holdout_mask(more, labels, 0.2)[300:] == before).all()
+    assert (drawn(row_hashes(more, labels), 0.2)[300:] == before).all()
     order = RNG.permutation(500)
-    assert (holdout_mask(x[order], y[order], 0.2) == before[order]).all()
-    assert not (holdout_mask(x, y, 0.3) < before).any()  # a larger share only adds rows
+    assert (drawn(row_hashes(x[order], y[order]), 0.2) == before[order]).all()
+    assert not (drawn(row_hashes(x, y), 0.3) < before).any()  # a larger share only adds rows
 
 
 def test_equal_rows_are_on_the_same_side() -> None:
     x, y = np.repeat(RNG.normal(size=(50, 3)), 4, axis=0), np.repeat(np.arange(50), 4)
-    mask = holdout_mask(x, y, 0.5).reshape(50, 4)
+    mask = drawn(row_hashes(x, y), 0.5).reshape(50, 4)
     assert (mask == mask[:, :1]).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,19 +27,6 @@ def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
     found = Standin(mosquitto.port)
     yield found
     found.close()
-
-
-@pytest.fixture
-def agent(mosquitto: EmbeddedBroker, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    made: list[Agent] = []
-
-    def one(**tables: Any) -> Agent:
-        made.append(Agent(tmp_path / "agent", mosquitto.port, **tables))
-        return made[-1].start()
-
-    yield one
-    for each in made:
-        each.kill()
 
 
 def accept(standin: Standin) -> Callable[[UpMessage], Receipt | None]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from device_agent.adapters.checkpoint_file import CheckpointFile
-from device_agent.adapters.data import holdout_mask
+from device_agent.adapters.data import drawn, row_hashes
 from protocol.messages import ModelUpdate
 from tests.device_agent.standin import Agent, Standin
 from tests.support.federation import Federation, wait_until
@@ -31,14 +31,6 @@ PACE = {"step_interval_s": 2.0}
 
 SOME_PACE = {"step_interval_s": 0.3}
 """For a training that goes on in the same process, and is waited for."""
-
-
-@pytest.fixture
-def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
-    found = Standin(mosquitto.port)
-    found.answer = found.receipt
-    yield found
-    found.close()
 
 
 class Pair:
@@ -248,4 +240,4 @@ def _trained_rows(folder: Path, name: str) -> int:
 
     with np.load(folder / f"{name}.npz") as found:
         x, y = found["x"], found["y"]
-    return int((~holdout_mask(x, y, 0.2)).sum())
+    return int((~drawn(row_hashes(x, y), 0.2)).sum())

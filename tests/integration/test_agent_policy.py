@@ -16,16 +16,6 @@ from tests.support.files import put
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fedmq.embedded_broker import EmbeddedBroker
-
-
-@pytest.fixture
-def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
-    found = Standin(mosquitto.port)
-    found.answer = found.receipt
-    yield found
-    found.close()
-
 
 @pytest.fixture
 def cpu(tmp_path: Path) -> Path:

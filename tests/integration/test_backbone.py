@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -80,27 +79,6 @@ def test_another_backbone_needs_another_store(broker: EmbeddedBroker, tmp_path: 
 
 
 # -- against a stand-in, chunk by chunk -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
-    found = Standin(mosquitto.port)
-    found.answer = found.receipt
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def agent(mosquitto: EmbeddedBroker, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    made: list[Agent] = []
-
-    def one(**tables: Any) -> Agent:
-        made.append(Agent(tmp_path / "agent", mosquitto.port, **tables))
-        return made[-1].start()
-
-    yield one
-    for each in made:
-        each.kill()
 
 
 def reference(data: bytes) -> BackboneRef:

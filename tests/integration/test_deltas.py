@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import select
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +75,6 @@ def cached(agent: Agent) -> Manifest:
     """What is on the disk, as it lies there: nothing is tidied up."""
     with ModelCache(agent.state_dir).open() as file:
         return read_model(file)[0]
-
-
-@pytest.fixture
-def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
-    with closing(Standin(mosquitto.port)) as found:
-        found.answer = found.receipt
-        yield found
 
 
 @pytest.fixture

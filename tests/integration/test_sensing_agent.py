@@ -34,14 +34,6 @@ SPEC = {"kind": "softmax", "inputs": 4, "outputs": 2}
 
 
 @pytest.fixture
-def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
-    found = Standin(mosquitto.port)
-    found.answer = found.receipt
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def agent(mosquitto: EmbeddedBroker, tmp_path: Path) -> Iterator[Any]:
     made: list[Agent] = []
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +69,8 @@ def test_two_devices_federate_a_file_that_learns(broker: EmbeddedBroker, tmp_pat
 
 
 @pytest.fixture
-def standin(mosquitto: EmbeddedBroker) -> Iterator[Standin]:
-    found = Standin(mosquitto.port)
-    found.answer = found.receipt
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def agent(mosquitto: EmbeddedBroker, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
-    made: list[Agent] = []
-
-    def one(name: str = "agent", **tables: Any) -> Agent:
-        made.append(Agent(tmp_path / name, mosquitto.port, **({"metrics": {"interval_s": 0.1}} | tables)))
-        return made[-1].start()
-
-    yield one
-    for each in made:
-        each.kill()
+def agent(agent: Callable[..., Agent]) -> Callable[..., Agent]:
+    return partial(agent, metrics={"interval_s": 0.1})
 
 
 class Unchecked(Model):
