@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from device_agent.adapters.backbone_files import backbone_path, try_once
 from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.embeddings import EmbeddingCache
-from device_agent.adapters.leaving import TaskLeftError, never
-from models import DataError, Dataset, StepLeftError, TfliteError
+from device_agent.adapters.leaving import never
+from device_agent.adapters.running import BackboneError, running
+from models import DataError, Dataset, TfliteError
 from models.data import SampleShape, Shaped
 
 if TYPE_CHECKING:
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from protocol.messages import BackboneRef
 
 CACHE_NAME = "embeddings.sqlite"
-
-
-class BackboneError(Exception):
-    """Samples cannot go through the backbone; ``damaged``: its file is not what it was, and another copy may do."""
-
-    def __init__(self, reason: str, *, damaged: bool = False) -> None:
-        super().__init__(reason)
-        self.damaged = damaged
 
 
 def samples_for(model: Model, backbone: BackboneRef | None) -> Shaped:
@@ -49,33 +42,18 @@ def load_network(state_dir: Path, ref: BackboneRef, stopped: Callable[[], bool] 
     The file is read by our own reader first, and carried out once in a process of its own, for each digest and runtime:
     the broker's, the aggregator's and the disk's faults must not end the agent.
     """
-    # Late: what the extra brings, and what reads such files, are for federations with a backbone.
-    try:
+    path = backbone_path(state_dir, ref.blob.digest)
+    with running("the backbone", path, ref.blob):
+        # Late: what the extra brings, and what reads such files, are for federations with a backbone.
         from models.tflite.adapters.files import read_file  # noqa: PLC0415 - see above
         from models.tflite.adapters.trial import try_out  # noqa: PLC0415 - see above
         from models.tflite.backbone import Backbone, BackboneSpec  # noqa: PLC0415 - see above
-        from models.tflite.runtime import RuntimeUnavailable, load_runtime  # noqa: PLC0415 - see above
-    except ImportError as exc:
-        raise BackboneError(f"the backbone cannot be run: {exc}: pip install 'fedmq[tflite]'") from exc
-    path = backbone_path(state_dir, ref.blob.digest)
-    try:
-        data = read_file(path)
+        from models.tflite.runtime import load_runtime  # noqa: PLC0415 - see above
+
+        data, runtime = read_file(path), load_runtime()
         spec = BackboneSpec(digest=ref.blob.digest, inputs=ref.inputs, outputs=ref.outputs)
-        runtime = load_runtime()
-        if len(data) != ref.blob.total_bytes:
-            raise BackboneError("the backbone's file has another length than it had", damaged=True)
         try_once(path, f"{runtime.name} {runtime.version}", lambda: try_out(path, stopped=stopped))
         return Backbone(runtime, data, spec)
-    except StepLeftError as exc:
-        raise TaskLeftError from exc
-    except RuntimeUnavailable as exc:
-        raise BackboneError(f"the backbone cannot be run: {exc}") from exc
-    except FileNotFoundError as exc:
-        raise BackboneError("the backbone is not here yet", damaged=True) from exc
-    except TfliteError as exc:
-        raise BackboneError(f"backbone: {exc}", damaged=_digest(path) != ref.blob.digest) from exc
-    except OSError as exc:
-        raise BackboneError(f"the backbone cannot be read: {exc.strerror or exc}") from exc
 
 
 class Embedder:
@@ -110,7 +88,7 @@ class Embedder:
         try:
             found = [cache.embed(part, compute, stopped) for part in parts]
         except TfliteError as exc:
-            raise BackboneError(f"backbone: {exc}") from exc
+            raise BackboneError(f"the backbone: {exc}") from exc
         finally:
             cache.close()
             self.reused += cache.reused
@@ -144,12 +122,3 @@ class Through:
         holdout = made[1] if samples.holdout is not None else None
         # When samples came is known as before; embeddings are standardized by nobody.
         return replace(samples, train=made[0], holdout=holdout, constants=None)
-
-
-def _digest(path: Path) -> str:
-    import hashlib  # noqa: PLC0415 - where something is wrong
-
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""

@@ -5,21 +5,21 @@ Imports NumPy: only the trainer's thread, and the one that predicts, import this
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from device_agent.adapters.backbone_files import backbone_path, try_once
-from device_agent.adapters.embedding import BackboneError, samples_for
-from device_agent.adapters.leaving import TaskLeftError, never
+from device_agent.adapters.embedding import samples_for
+from device_agent.adapters.leaving import never
+from device_agent.adapters.running import running
 from device_agent.frozen import file_of, is_file
-from models import SpecError, StepLeftError, TfliteError, build
+from models import SpecError, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from models import Model, Pipeline
-    from protocol.messages import BlobRef, Manifest
+    from protocol.messages import Manifest
 
 
 def built(manifest: Manifest, state_dir: Path, stopped: Callable[[], bool] = never) -> Model:
@@ -32,32 +32,20 @@ def built(manifest: Manifest, state_dir: Path, stopped: Callable[[], bool] = nev
         return build(manifest.model)
     if (file := file_of(manifest)) is None:
         raise SpecError("model: digest and size name no .tflite file")
-    # Late: what the extra brings, and what reads such files, are for federations with such models.
-    try:
+    path = backbone_path(state_dir, file.digest)
+    with running("the model's file", path, file):
+        # Late: what the extra brings, and what reads such files, are for federations with such models.
         from models.tflite.adapters.files import read_file  # noqa: PLC0415 - see above
         from models.tflite.adapters.training_trial import try_training  # noqa: PLC0415 - see above
         from models.tflite.contract import TrainableSpec  # noqa: PLC0415 - see above
-        from models.tflite.runtime import RuntimeUnavailable, load_runtime  # noqa: PLC0415 - see above
+        from models.tflite.runtime import load_runtime  # noqa: PLC0415 - see above
         from models.tflite.trainable import TrainableModel  # noqa: PLC0415 - see above
-    except ImportError as exc:
-        raise BackboneError(f"the model's file cannot be run: {exc}: pip install 'fedmq[tflite]'") from exc
-    path = backbone_path(state_dir, file.digest)
-    try:
+
         spec, runtime = TrainableSpec.from_data(manifest.model), load_runtime()
         model = TrainableModel(read_file(path), spec, runtime)
         by = f"{runtime.name} {runtime.version} {sorted(manifest.model.items())}"
         try_once(path, by, lambda: try_training(path, spec, stopped=stopped))
-    except StepLeftError as exc:
-        raise TaskLeftError from exc
-    except RuntimeUnavailable as exc:
-        raise BackboneError(f"the model's file cannot be run: {exc}") from exc
-    except FileNotFoundError as exc:
-        raise BackboneError("the model's file is not here yet", damaged=True) from exc
-    except TfliteError as exc:
-        raise BackboneError(f"the model's file: {exc}", damaged=not _whole(path, file)) from exc
-    except OSError as exc:
-        raise BackboneError(f"the model's file cannot be read: {exc.strerror or exc}") from exc
-    return model
+        return model
 
 
 class Models:
@@ -83,10 +71,3 @@ def _pipeline(manifest: Manifest, model: Model) -> Pipeline | None:
     from models import Pipeline  # noqa: PLC0415 - half a megabyte, for federations that make examples of rows
 
     return Pipeline.for_model(manifest.features, samples_for(model, manifest.backbone))
-
-
-def _whole(path: Path, blob: BlobRef) -> bool:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == blob.digest
-    except OSError:
-        return False

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from device_agent.adapters.data import DataFileError
-from device_agent.adapters.embedding import BackboneError
 from device_agent.adapters.learning import Models
 from device_agent.adapters.leaving import TaskLeftError
 from device_agent.adapters.model_cache import CacheError, read_model
+from device_agent.adapters.running import BackboneError
 from device_agent.events import Fault, TaskFailed, TaskStopped
 from models import FeaturesError, Model, PlanError, SpecError, TfliteError, TrainingPlan
 from protocol import tensors

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from device_agent.adapters.collected import CONSTANTS_NAME, kept_constants
-from device_agent.adapters.embedding import BackboneError, load_network, samples_for
+from device_agent.adapters.embedding import load_network, samples_for
 from device_agent.adapters.learning import built
 from device_agent.adapters.model_cache import CacheError, read_model
 from device_agent.adapters.personalizing import personal_parameters
 from device_agent.adapters.predicting import ServingPredictor
+from device_agent.adapters.running import BackboneError
 from device_agent.frozen import is_file
 from device_agent.sensing.adapters.reading import SamplesError, extent_of
 from device_agent.sensing.recent import Cut
