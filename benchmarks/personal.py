@@ -128,7 +128,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
 
 NORMS: dict[str, dict[str, dict[str, Any]]] = {
     "sensors": {"own normalization": {"private": ["norm*.*"]}, "own head": {"private": ["head.*"]}},
-    "classes": {"own normalization": {"private": ["norm*.*"]}},
+    "classes": {"own normalization": {"private": ["norm*.*"]}, "own head": {"private": ["head.*"]}},
 }
 """Of the network that has some: FedBN (Li et al. 2021)."""
 
