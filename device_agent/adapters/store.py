@@ -21,8 +21,13 @@ FILE_NAME = "agent.sqlite"
 LOCK_NAME = "agent.lock"
 SCHEMA_VERSION = 2
 
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL)"
+"""With row ids: without, SQLite moves what is longer than a quarter of a page to pages of their own, and then each
+transaction writes one to three pages more of the card.
+"""
+
+SCHEMA = f"""
+{META};
 CREATE TABLE outbox (
     sequence INTEGER PRIMARY KEY,
     epoch TEXT NOT NULL,
@@ -171,6 +176,7 @@ class Store:
                 f" {device_id!r} of {federation!r}: use another state_dir, or remove this one"
             )
         _upgrade(db)
+        _repack(db)
 
 
 def peek(state_dir: Path) -> tuple[dict[str, str], DurableState, tuple[OutboxEntry, ...]]:
@@ -244,6 +250,24 @@ def _upgrade(db: sqlite3.Connection) -> None:
         db.execute(UPGRADES[older])
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
+
+
+def _repack(db: sqlite3.Connection) -> None:
+    """Have ``meta`` as ``META`` says in a file of an older build, which can use it like this as well: no new schema."""
+    sql = db.execute("SELECT sql FROM sqlite_master WHERE name = 'meta'").fetchone()[0]
+    if "WITHOUT ROWID" not in sql:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("ALTER TABLE meta RENAME TO narrow")
+        db.execute(META)
+        db.execute("INSERT INTO meta SELECT key, value FROM narrow")
+        db.execute("DROP TABLE narrow")
+        db.execute("COMMIT")
+    except sqlite3.OperationalError:
+        # No room: it stays as it is, which only costs pages, and a full disk keeps nobody from sending.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def _meta(db: sqlite3.Connection) -> dict[str, bytes]:

@@ -8,14 +8,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from device_agent.adapters.store import FILE_NAME, SCHEMA_VERSION, Store, StoreError, StoreWriteError, peek
 from device_agent.commands import Persist
-from device_agent.records import Counters, DurableState, OutboxEntry, OutboxRow, Trained
+from device_agent.records import Counters, DurableState, LastTraining, OutboxEntry, OutboxRow, Trained
 from tests.support.patience import PATIENCE_S
+from tests.support.stores import no_file_larger_than
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,6 +168,89 @@ def test_a_file_from_before_reports_goes_on(tmp_path: Path) -> None:
     assert durable.answered == ["5" * 16]
     assert [(entry.sequence, entry.kind) for entry in entries] == [(1, "updates"), (2, "reports")]
     store.close()
+
+
+def as_it_was_before_row_ids(directory: Path, state: DurableState) -> None:
+    """Leave a store behind as older builds made it."""
+    store = opened(directory)
+    store.persist(Persist(state=state, put=row(1)))
+    store.close()
+    with sqlite3.connect(directory / FILE_NAME) as db:
+        db.executescript(
+            "ALTER TABLE meta RENAME TO other;"
+            "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+            "INSERT INTO meta SELECT * FROM other; DROP TABLE other"
+        )
+    db.close()
+
+
+def shape_of_meta(directory: Path) -> str:
+    with sqlite3.connect(directory / FILE_NAME) as db:
+        found: str = db.execute("SELECT sql FROM sqlite_master WHERE name = 'meta'").fetchone()[0]
+    db.close()
+    return found
+
+
+def test_a_file_without_row_ids_is_packed_anew_and_an_older_build_reads_it(tmp_path: Path) -> None:
+    state = DurableState(next_sequence=2, requests=["7" * 16])
+    as_it_was_before_row_ids(tmp_path, state)
+    assert "WITHOUT ROWID" in shape_of_meta(tmp_path)
+    incarnation = peek(tmp_path)[0]["incarnation"]
+
+    store = opened(tmp_path)
+
+    assert store.restore() == (incarnation, state, (row(1).entry,))
+    store.close()
+    assert "WITHOUT ROWID" not in shape_of_meta(tmp_path)
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)  # which older builds take
+    db.close()
+
+
+def test_without_room_to_pack_a_file_anew_it_is_used_as_it_is(tmp_path: Path) -> None:
+    state = DurableState(next_sequence=2, requests=["7" * 64] * 700)
+    as_it_was_before_row_ids(tmp_path, state)
+    with no_file_larger_than(40_000):
+        store = opened(tmp_path)
+        assert store.restore()[1:] == (state, (row(1).entry,))
+        store.persist(put(2))
+        store.close()
+    assert "WITHOUT ROWID" in shape_of_meta(tmp_path)
+    assert [entry.sequence for entry in peek(tmp_path)[2]] == [1, 2]
+
+
+def pages_logged(directory: Path) -> int:
+    """Return how many pages went to the log so far: each has a head of 24 bytes, the log one of 32."""
+    return ((directory / f"{FILE_NAME}-wal").stat().st_size - 32) // (4096 + 24)
+
+
+def busy_state(turn: int) -> DurableState:
+    """What a device keeps that took part in all there is, for long; its length is another at each turn."""
+    return DurableState(
+        next_sequence=turn,
+        trained=Trained(epoch="e" * 16, version=turn, count=1),
+        requests=[f"{number:016}" for number in range(32)],
+        answered=[f"{number:016}" for number in range(64)],
+        counters=Counters(trainings=turn, refusals={f"reason {number}": number for number in range(16)}),
+        last=LastTraining(num_examples=100, training_s=1 / turn, before={"loss": turn / 8}),
+    )
+
+
+def test_a_version_changes_one_page_of_state_at_a_time(store: Store, tmp_path: Path) -> None:
+    steps: list[tuple[int, ...]] = []
+    for version in range(1, 30):
+        believed, trained, answered = (busy_state(3 * version + step) for step in range(3))
+        counts = [pages_logged(tmp_path)]
+        for command in (
+            Persist(state=believed),
+            Persist(state=trained, put=row(version, os.urandom(2800))),
+            Persist(state=answered, deletes=(version,), recoverable=True),
+        ):
+            store.persist(command)
+            counts.append(pages_logged(tmp_path))
+        steps.append(tuple(after - before for before, after in pairwise(counts)))
+    # The state alone; the state and the outbox; the same. No page for what is long, none for the list of what is free.
+    assert set(steps[1:]) == {(1, 2, 2)}
 
 
 @pytest.mark.parametrize(("device", "federation"), [("b", "f"), ("a", "g")])
