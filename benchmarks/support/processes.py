@@ -162,6 +162,17 @@ def command(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+_CHOOSING_KERNELS = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+)
+
+
 def one_thread() -> dict[str, str]:
-    """Return the environment with one BLAS thread, for baselines: more only get in each other's way here."""
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    """Return the environment with one BLAS thread, for baselines: more only get in each other's way here.
+
+    Every library takes the kernels that it finds best for the processor: what makes runs alike on different machines
+    (continuous integration may set such a thing) would hold back the one that it knows, and not the other.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _CHOOSING_KERNELS}
+    return {**kept, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from models.layers.base import Activation, Shape, Tie, activate, deactivate, lying
 from models.layers.pooling import Winners
 from models.parameters import FloatArray
+
+if TYPE_CHECKING:
+    from models.layers.convolution import Convolution
 
 _IMAGE = 3
 
@@ -41,6 +46,9 @@ class _Tail:
 
 class PlainTail(_Tail):
     """Bias and activation."""
+
+    step = 1
+    """Rows come as they like."""
 
     @property
     def rows(self) -> int:
@@ -94,3 +102,11 @@ class PooledTail(_Tail):
     def _work(self, rows: slice) -> FloatArray:
         channels, _, width, batch = self._raw
         return self._buffers.view("lines", (channels, rows.stop - rows.start, width, batch))
+
+
+def tail_of(layer: Convolution, tie: Tie, pool: tuple[int, ...] | None) -> PlainTail | PooledTail:
+    """Return what comes after the layer's sums; ``pool`` is the size of the max pooling behind it, if there is any."""
+    bias = f"{layer.name}.bias"
+    if pool is None:
+        return PlainTail(layer.output_shape, layer.activation, tie, bias)
+    return PooledTail(layer.output_shape, pool, layer.activation, tie, bias)

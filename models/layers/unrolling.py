@@ -122,8 +122,9 @@ class Unrolled:
         adds = []
         for i in range(geometry.kernel[0]):
             for j in range(geometry.kernel[1]):
-                down = _overlap(i, first, last, 0, geometry)
-                right = _overlap(j, 0, geometry.out[1], 1, geometry)
+                (up, left), (high, wide) = geometry.before, geometry.size
+                down = overlap(i - up, first, last, geometry.stride[0], high)
+                right = overlap(j - left, 0, geometry.out[1], geometry.stride[1], wide)
                 if down and right:
                     everything = slice(None)
                     where, which = (everything, down[0], right[0]), (everything, down[1], right[1])
@@ -131,10 +132,11 @@ class Unrolled:
         return Chunk(first, last, shape, (last - first) * geometry.out[1] * self._rows, tuple(adds))
 
 
-def _overlap(tap: int, first: int, last: int, axis: int, geometry: Geometry) -> tuple[slice, slice] | None:
-    """Return which input positions a tap meets at the outputs from ``first``, and which of those outputs they are."""
-    stride, size = geometry.stride[axis], geometry.size[axis]
-    offset = tap - geometry.before[axis]
+def overlap(offset: int, first: int, last: int, stride: int, size: int) -> tuple[slice, slice] | None:
+    """Return which of ``size`` inputs the outputs from ``first`` to before ``last`` meet, and which of them those are.
+
+    Output ``o`` meets input ``o * stride + offset``; None where no output meets any.
+    """
     low = max(first, -(offset // stride))  # the first output whose input is not in front of the data
     high = min(last - 1, (size - 1 - offset) // stride)
     if low > high:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from models import Training, TrainingPlan, build, local_train
+from models.layers import Buffers, Tie
+from models.layers.minimal import SIZES, filtering
+from models.layers.tiled import BoundTiled
 from tests.models import layer_reference as reference
-from tests.models.networks import LAYERS, RELU, TASKS, dense, examples, network, spec_of
+from tests.models.networks import FLATTEN, LAYERS, RELU, TASKS, conv, dense, examples, network, spec_of
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -150,3 +153,37 @@ def test_a_training_with_dropout_goes_on_bit_for_bit_after_a_pause() -> None:
         second.resume(first.checkpoint())
         assert second.run()
         assert second.parameters.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("taps", SIZES)
+def test_minimal_filtering_gives_what_the_window_gives(taps: int) -> None:
+    """As polynomials in integers it is exact; the matrices are float32, some with thirds in them."""
+    rng = np.random.default_rng(taps)
+    lines, window = rng.integers(-9, 9, taps + 1), rng.integers(-9, 9, taps)
+    found = filtering(taps)
+
+    pair = found.outputs @ ((found.weights @ window) * (found.inputs @ lines))
+
+    np.testing.assert_allclose(pair, [lines[:-1] @ window, lines[1:] @ window], rtol=1e-5, atol=1e-4)
+    assert found.inputs.shape == (taps + 1, taps + 1), "so many products, where the window asks for twice the taps"
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_tiles_lose_no_more_digits_than_the_products_they_spare(kernel: int) -> None:
+    """Against float64, relative to the largest output: a few units in the last place, summed over 32 channels."""
+    layers = [conv(16, kernel), conv(16, 1), FLATTEN, dense(2)]
+    model = build({"kind": "network", "input_shape": [12, 12, 32], "layers": layers, "task": "regression"})
+    layer = model.layers[0]
+    views = {name: np.zeros(shape, np.float32) for name, shape in layer.entries}
+    rng = np.random.default_rng(0)
+    layer.init(views, rng)
+    x = rng.standard_normal((32, 12, 12, 1), dtype=np.float32)
+
+    bound = layer.bind(Tie(views, {name: view.copy() for name, view in views.items()}, 1, Buffers(), first=True))
+    found = bound.forward(x, None)
+
+    padded = np.pad(x[..., 0].astype(np.float64), [(0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    wanted = np.einsum("chwij,fijc->fhw", windows, views[layer.entries[0][0]].astype(np.float64))
+    assert isinstance(bound, BoundTiled)
+    assert np.abs(found[..., 0] - wanted).max() < 4e-6 * np.abs(wanted).max()
