@@ -17,11 +17,14 @@ from models.parameters import FloatArray
 from models.tflite.checking import examine
 from models.tflite.runtime import Runtime
 from models.tflite.signatures import custom_operators
+from models.tflite.variables import Access, main_access
 from models.workspace import StepLeftError
 
 MAX_VALUES = 2**24
 _FLEX = "Flex"
 """Begins the names of TensorFlow's own operators."""
+_LISTS = "FlexTensorList"
+_RECURRENT = " (Keras's recurrent layers do not when the model's input has batch_size = 1)"
 _DIGEST_CHARACTERS = 64
 _STORED_TYPES = (np.int8, np.uint8)
 _TYPES = (np.float32, np.float16, *_STORED_TYPES)
@@ -52,8 +55,10 @@ class BackboneSpec:
     @classmethod
     def of(cls, data: bytes) -> BackboneSpec:
         """Return the spec of a file, or raise ``TfliteError`` when it cannot be a backbone."""
-        record = examine(data)
+        # First, for what TensorFlow's own operators work on may be nothing that is read here.
         _check_operators(custom_operators(data))
+        record = examine(data)
+        _check_variables(main_access(data))
         if len(record.inputs) != 1:
             raise TfliteError(f"a backbone has one input, this file has {len(record.inputs)}")
         given, answered = record.tensors[record.inputs[0]], record.tensors[record.outputs[0]]
@@ -146,13 +151,28 @@ def _real(y: np.ndarray[Any, np.dtype[Any]], details: Mapping[str, Any]) -> Floa
 
 def _check_operators(custom: tuple[str, ...]) -> None:
     flex = [name for name in custom if name.startswith(_FLEX)]
+    lists = any(name.startswith(_LISTS) for name in flex)
     if flex:
         raise TfliteError(
             f"the file needs TensorFlow's operators ({_listed(flex)}), which no device has: "
-            "convert it again without SELECT_TF_OPS, and without what needs those"
+            f"convert it again without SELECT_TF_OPS, and without what needs those{_RECURRENT if lists else ''}"
         )
     if custom:
         raise TfliteError(f"the file needs operators that no device has: custom ones, {_listed(custom)}")
+
+
+def _check_variables(access: Access) -> None:
+    """Refuse what may answer otherwise the next time: embeddings are kept, and everybody's have to be the same."""
+    if access.assigned:
+        raise TfliteError(
+            f"the file remembers what it was asked before (in {_listed(sorted(access.assigned))}): an embedding has to "
+            "depend on its sample alone"
+        )
+    if wrong := sorted(access.read - access.begun - {""}):
+        raise TfliteError(
+            f"the file reads variables that it gives no first values ({_listed(wrong)}): its answers would be whatever "
+            "is in the memory. Convert the model by from_keras_model or from_saved_model, not from_concrete_functions"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from models.parameters import Layout
 from models.spec import MAX_INPUTS, MAX_PARAMETERS, Task
 from models.tflite.checking import examine
 from models.tflite.signatures import ANY, End, Signature, custom_operators, signatures_of
+from models.tflite.variables import Access
 
 KIND = "tflite"
 MAX_BYTES = 64 * 2**20
@@ -135,8 +136,9 @@ class Contract:
 
 def contract_of(data: bytes, spec: TrainableSpec) -> Contract:
     """Return how to work with the file; raise ``TfliteError`` when it cannot be federated, with all that is to do."""
-    examine(data, serves=False)
+    # First, for what TensorFlow's own operators work on may be nothing that is read here.
     _check_operators(custom_operators(data))
+    examine(data, serves=False)
     found = signatures_of(data)
     missing = [key for key in spec.signatures if key not in found]
     if missing:
@@ -156,7 +158,7 @@ def contract_of(data: bytes, spec: TrainableSpec) -> Contract:
     y, rate = _besides(train, x.name)
     outputs = math.prod(output.shape[1:])
     _check_outputs(spec.task, outputs, math.prod(x.shape[1:]))
-    return Contract(
+    contract = Contract(
         layout=layout,
         x=x.name,
         shape=x.shape[1:],
@@ -168,8 +170,10 @@ def contract_of(data: bytes, spec: TrainableSpec) -> Contract:
         loss=_loss(train.outputs),
         output=output.name,
         outputs=outputs,
-        begins_anew=tuple(sorted(name or "without a name" for name in train.assigned - put.assigned)),
+        begins_anew=_begins_anew(train.variables, put.variables),
     )
+    _check_first_values(get.variables, put.variables, {"infer": infer.variables, "train": train.variables})
+    return contract
 
 
 def _said(fields: Fields) -> dict[str, Any]:
@@ -232,6 +236,23 @@ def _layout(get: Signature, put: Signature) -> Layout:
     if not 1 <= layout.size <= MAX_PARAMETERS:
         raise TfliteError(f"get gives {layout.size} values, allowed are 1 to {MAX_PARAMETERS}")
     return layout
+
+
+def _begins_anew(train: Access, put: Access) -> tuple[str, ...]:
+    return tuple(sorted(name or "without a name" for name in train.assigned - put.assigned))
+
+
+def _check_first_values(get: Access, put: Access, others: Mapping[str, Access]) -> None:
+    """Refuse what would begin with whatever is in a device's memory: runtimes give that out, and say nothing."""
+    without = {"get": get.read - get.begun}
+    without |= {key: found.read - found.begun - put.begun - put.assigned for key, found in others.items()}
+    for key, names in without.items():
+        if wrong := sorted(names - {""}):
+            raise TfliteError(
+                f"{key} reads variables that the file gives no first values ({_shown(wrong)}): a training would begin "
+                "with whatever is in the memory. TensorFlow's converter leaves out those that only a Keras model "
+                "holds: have the module hold them, too, by self.kept = [v.value for v in model.variables]"
+            )
 
 
 def _check_examples(x: End, who: str) -> None:

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 Option: TypeAlias = tuple[str, int | float | str]
 """Kind and value of a field of a table of options."""
 
-TYPES = {"float32": 0, "int32": 2, "int64": 4, "string": 5, "resource": 13}
+TYPES = {"float32": 0, "int32": 2, "int64": 4, "string": 5, "resource": 13, "variant": 14}
 ADD, FULLY_CONNECTED, MUL, SOFTMAX, TANH, CUSTOM, SUB, DIV, NEG, LOG, SUM, ONE_HOT = (
     0, 9, 18, 25, 28, 32, 41, 42, 59, 73, 74, 85,
 )  # fmt: skip
-BATCH_MATMUL, CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 126, 129, 142, 143, 144
+WHILE, BATCH_MATMUL, CALL_ONCE, VAR_HANDLE, READ_VARIABLE, ASSIGN_VARIABLE = 119, 126, 129, 142, 143, 144
 
 OPTIONS = {
     ADD: 11, FULLY_CONNECTED: 8, MUL: 21, SOFTMAX: 9, SUB: 28, DIV: 29, NEG: 42, SUM: 27, ONE_HOT: 61,
-    BATCH_MATMUL: 101, CALL_ONCE: 103, VAR_HANDLE: 111, READ_VARIABLE: 112, ASSIGN_VARIABLE: 113,
+    WHILE: 93, BATCH_MATMUL: 101, CALL_ONCE: 103, VAR_HANDLE: 111, READ_VARIABLE: 112, ASSIGN_VARIABLE: 113,
 }  # fmt: skip
 """Number of an operator's table in the union of options."""
 
@@ -145,7 +145,8 @@ class _Writer:
         open_ended = self._numbers(list(tensor.shape)) if -1 in tensor.shape else 0
         name = self._out.CreateString(tensor.name)
         fields = [("table", shape), ("Int8", TYPES[tensor.dtype]), ("Uint32", buffer), ("table", name)]
-        return self._table([*fields, None, None, None, ("table", open_ended)])
+        elements = [None, ("table", self._vector([self._table([])]))] if tensor.dtype == "variant" else []
+        return self._table([*fields, None, None, None, ("table", open_ended), *elements])
 
     def _node(self, node: Node, code: int) -> int:
         fields: list[tuple[str, Any] | None] = []

@@ -30,10 +30,13 @@ def file_of(signatures: dict[str, tuple[Ends, Ends]]) -> bytes:
         graph = Graph(key)
         for name, (shape, dtype) in inputs.items():
             graph.input(name, shape, dtype)
+        graph.call_once(len(signatures))
         handle = graph.variable("v")
         graph.outputs = {name: graph.node(READ_VARIABLE, (handle,), *end) for name, end in outputs.items()}
         graphs.append(graph)
-    return write(graphs, {key: place for place, key in enumerate(signatures)})
+    begin = Graph("begin")
+    begin.assign("v", begin.constant(0.0))
+    return write([*graphs, begin], {key: place for place, key in enumerate(signatures)})
 
 
 def contract(changes: dict[str, tuple[Ends | None, Ends | None]], **said: Any) -> Contract:
