@@ -7,7 +7,6 @@ While one is on its way to the disk the next may be decided, never answered.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -15,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from aggregator.adapters.carrying import Hands, Unacknowledged
 from aggregator.adapters.clocks import date_of_epoch
 from aggregator.adapters.committing import Committer, UnderWay
 from aggregator.adapters.control import Control
+from aggregator.adapters.disk_waits import DiskWaits
 from aggregator.adapters.errors import StoreDamaged, StoreError
 from aggregator.adapters.exporter import TfliteExporter
 from aggregator.adapters.inbox import Inbox, hollow
@@ -28,49 +29,27 @@ from aggregator.adapters.snapshot import SnapshotKeeper
 from aggregator.adapters.store import Store
 from aggregator.adapters.timers import Timers
 from aggregator.adapters.trainables import keep_file
-from aggregator.commands import (
-    Acknowledge,
-    Command,
-    Exit,
-    Log,
-    Publish,
-    Reply,
-    SaveAggregation,
-    SaveFindings,
-    SaveVerdict,
-    StoreCommand,
-    Subscribe,
-)
+from aggregator.commands import Acknowledge, Command, Exit, Reply, StoreCommand
 from aggregator.core import AggregatorCore, ShellFigures
 from aggregator.events import (
-    CanaryRequested,
-    DeviceCommandRequested,
     Event,
     MetricsDue,
-    QuarantineRequested,
-    RollbackRequested,
+    OperatorEvent,
     ScheduleDue,
     StatusRequested,
     StopRequested,
     StoreFailed,
-    SurveyCloseRequested,
-    SurveyRequested,
     Tick,
 )
 from aggregator.presence import TAKEOVER_WAIT_S
 from aggregator.records import Restored
 from protocol.adapters.mqtt import MqttLink
 from protocol.adapters.notify import Supervised
+from protocol.adapters.process import rss_bytes
 from protocol.adapters.system_clock import SystemClock
-from protocol.link import LinkDown, LinkUp, Published, Received
-from protocol.loglines import with_fields
-from protocol.repetition import Tally
+from protocol.link import LinkDown, LinkUp, Received
 
 log = logging.getLogger(__name__)
-
-STORE_RETRY_MIN_S = 1.0
-STORE_RETRY_MAX_S = 10.0
-"""A full disk is tried again after waits that double between these."""
 
 WORTH_A_HAND_OVER = 16
 """So many events must wait for a commit to be left to the other thread: deciding on them takes as long as it does."""
@@ -103,14 +82,11 @@ class Service:
         self._clock = clock or SystemClock(prepared.state_dir, wait_s=settings.clock.wait_s)
         self._inbox = Inbox(settings.admission.max_waiting_messages)
         self._begun = time.monotonic()
-        self._exit: Exit | None = None
         self._stop_asked = threading.Event()
         self._link_up: LinkUp | None = None
         self._why_down = ""
-        self._unacknowledged: dict[tuple[int, int], Received] = {}
-        """Messages of this connection that the core has, or holds back, and the broker still keeps for us."""
-        self._store_retry_s = STORE_RETRY_MIN_S
-        self._store_failures = Tally()
+        self._unacknowledged: Unacknowledged = {}
+        self._disk_waits = DiskWaits()
         self._committer = Committer(store)
         self._under_way: UnderWay | None = None
         restored = store.restore()
@@ -156,22 +132,31 @@ class Service:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda _number, _frame: self.stop())
-        self._control = Control(self._prepared.state_dir, self._inbox.put, self._kept_parameters)
+        control = Control(self._prepared.state_dir, self._inbox.put, self._kept_parameters)
+        self._hands = Hands(
+            link=self._link,
+            inbox=self._inbox,
+            control=control,
+            snapshots=self._snapshots,
+            exporter=self._exporter,
+            unacknowledged=self._unacknowledged,
+            log=log,
+        )
         try:
             self._link.start()
-            while self._exit is None:
+            while (done := self._hands.exit) is None:
                 self._turn()
         finally:
             self._supervised.stopping(time.monotonic())
             self._committer.close()
             self._link.stop(LINK_STOP_S)
-            self._control.close()
+            control.close()
             self._snapshots.write()
             self._exporter.close()
             self._supervised.close()
-        level = logging.ERROR if self._exit.code else logging.INFO
-        log.log(level, f"ending: {self._exit.reason}")
-        return self._exit.code
+        level = logging.ERROR if done.code else logging.INFO
+        log.log(level, f"ending: {done.reason}")
+        return done.code
 
     # -- one turn -------------------------------------------------------------------------------------------------
 
@@ -232,7 +217,7 @@ class Service:
             commands = self._decide(events, now, wall)
             self._settle()
             if self._stored(events, commands):
-                self._carry_out_all(commands)
+                self._hands.carry_out(commands)
         except StoreDamaged:
             raise  # the next start sets the store aside
         except StoreError as exc:
@@ -245,7 +230,7 @@ class Service:
             self._under_way.wait()
             commands, self._under_way = self._under_way.commands, None
             self._store_works()
-            self._carry_out_all(commands)
+            self._hands.carry_out(commands)
 
     def _stored(self, events: Sequence[Event], commands: Sequence[Command]) -> bool:
         """Store a batch; return False when that is under way."""
@@ -263,8 +248,7 @@ class Service:
         return True
 
     def _store_works(self) -> None:
-        self._store_retry_s = STORE_RETRY_MIN_S
-        if tally := self._store_failures.take(time.monotonic()):
+        if tally := self._disk_waits.works(time.monotonic()):
             log.info(f"storing again{tally}")
 
     def _decide(self, events: Sequence[Event], now: float, wall: float) -> list[Command]:
@@ -309,31 +293,21 @@ class Service:
 
     def _store_failed(self, reason: str, events: Sequence[Event]) -> None:
         now, wall = time.monotonic(), time.time()
-        self._store_failures.note(now)
+        self._disk_waits.failed(now)
         commands = self._rebuild(now, wall)
         lost = tuple(self._unacknowledged.values())
         commands += self._core.handle(StoreFailed(reason=reason, lost=lost), now, wall)
         for event in events:
-            match event:
-                case (
-                    RollbackRequested()
-                    | DeviceCommandRequested()
-                    | QuarantineRequested()
-                    | SurveyRequested()
-                    | SurveyCloseRequested()
-                    | CanaryRequested()
-                ):
-                    commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
-                case StatusRequested() | StopRequested():
-                    commands += self._core.handle(event, now, wall)  # nothing of theirs has to be stored
-                case ScheduleDue():
-                    self._inbox.put(event)
-                case _:
-                    pass  # the new core knows the link; figures will be due again
-        self._carry_out_all(commands)
-        if self._exit is None:
-            self._stop_asked.wait(self._store_retry_s)
-            self._store_retry_s = min(2 * self._store_retry_s, STORE_RETRY_MAX_S)
+            if isinstance(event, StatusRequested | StopRequested):
+                commands += self._core.handle(event, now, wall)  # nothing of theirs has to be stored
+            elif isinstance(event, OperatorEvent):
+                commands.append(Reply(request_id=event.request_id, error=f"cannot store: {reason}"))
+            elif isinstance(event, ScheduleDue):
+                self._inbox.put(event)
+            # Of the rest: the new core knows the link; figures will be due again.
+        self._hands.carry_out(commands)
+        if self._hands.exit is None:
+            self._stop_asked.wait(self._disk_waits.next_s())
 
     def _rebuild(self, now: float, wall: float) -> list[Command]:
         """Go on with a new core that knows what the store holds, and the link as it is."""
@@ -355,40 +329,7 @@ class Service:
             carried=made.carried,
         )
 
-    # -- carrying out -----------------------------------------------------------------------------------------------
-
-    def _carry_out_all(self, commands: Sequence[Command]) -> None:
-        with self._link.together():
-            for command in commands:
-                self._carry_out(command)
-
-    def _carry_out(self, command: Command) -> None:
-        match command:
-            case Acknowledge(received=received):
-                self._unacknowledged.pop((received.connection, received.mid), None)
-                self._link.acknowledge(received)
-            case Publish():
-                self._publish(command)
-            case Subscribe(topics=topics):
-                self._link.subscribe(topics)  # refused only while the link is down: the next LinkUp asks again
-            case Reply():
-                self._control.reply(command)
-            case Log(level=level, text=text, fields=fields):
-                log.log(getattr(logging, level.upper()), "%s", with_fields(text, fields))
-            case Exit():
-                self._exit = self._exit or command
-            case SaveAggregation(version=version, shelf=shelf) | SaveVerdict(version=version, shelf=shelf) if version:
-                self._snapshots.note(version, shelf)
-                self._exporter.note(version)
-            case SaveFindings(findings=findings):
-                self._snapshots.note_findings(findings)
-
-    def _publish(self, message: Publish) -> None:
-        taken = self._link.publish(
-            message.topic, message.payload, qos=message.qos, retain=message.retain, token=message.token
-        )
-        if not taken and message.token:
-            self._inbox.put(Published(token=message.token, error="the link is down, or has too much to send"))
+    # -- what others ask for ------------------------------------------------------------------------------------------
 
     def _kept_parameters(self, version: int) -> bytes:
         with open_registry(self._prepared.state_dir) as registry:
@@ -397,7 +338,7 @@ class Service:
     def _figures(self, now: float) -> ShellFigures:
         return ShellFigures(
             store_bytes=self._store.size_bytes(),
-            rss_bytes=_rss_bytes(),
+            rss_bytes=rss_bytes(),
             messages_dropped=self._link.counters.dropped + self._inbox.dropped,
             uptime_s=now - self._begun,
         )
@@ -405,8 +346,3 @@ class Service:
 
 def _named(event: Event) -> str:
     return f"a message on {event.topic!r}" if isinstance(event, Received) else type(event).__name__
-
-
-def _rss_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a kernel interface, not a path of ours
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -11,17 +11,14 @@ import signal
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from device_agent import commands as do
 from device_agent import events as ev
-from device_agent.adapters import candidates
-from device_agent.adapters.backbone_files import BackboneFiles
-from device_agent.adapters.model_cache import CacheError, ModelCache
-from device_agent.adapters.process import rss_bytes
 from device_agent.adapters.readings import Sensors
+from device_agent.adapters.shelf import Shelf
 from device_agent.adapters.store import Store, StoreWriteError
 from device_agent.adapters.trainer import FileWatch, Trainer
 from device_agent.core import DeviceCore
@@ -29,6 +26,7 @@ from device_agent.records import RestoredState
 from device_agent.troubles import Troubles
 from protocol.adapters.mqtt import MqttLink
 from protocol.adapters.notify import Supervised
+from protocol.adapters.process import rss_bytes
 from protocol.adapters.system_clock import SystemClock
 from protocol.link import LinkDown, LinkUp, Published, Received
 from protocol.loglines import with_fields
@@ -71,9 +69,7 @@ class Service:
         self._pins = pins
         state_dir = Path(settings.device.state_dir)
         self._store = Store(state_dir, settings.device.id, settings.device.federation)
-        self._cache = ModelCache(state_dir)
-        self._backbone = BackboneFiles(state_dir)
-        self._candidate = ModelCache(state_dir, "candidate")
+        self._shelf = Shelf(state_dir)
         # A SimpleQueue may be put to from a signal handler, whatever the interrupted thread was doing.
         self._inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self._trainer = Trainer(settings, self._inbox.put)
@@ -88,6 +84,7 @@ class Service:
         self._core = self._restored_core()
         self._supervised = Supervised(self._core.line, self._all_alive)
         self._actions: dict[type[Any], Callable[[Any], ev.Event | None]] = {
+            **self._shelf.actions,
             do.Connect: self._connect,
             do.Disconnect: self._disconnect,
             do.Subscribe: self._subscribe,
@@ -96,16 +93,7 @@ class Service:
             do.PublishMetrics: self._publish_metrics,
             do.Persist: self._persist,
             do.LoadUpdate: self._load_update,
-            do.CacheModel: self._cache_model,
-            do.PatchModel: self._patch_model,
             do.KeepAnnouncement: self._keep_announcement,
-            do.DropModel: self._drop_model,
-            do.SeekBackbone: lambda command: self._backbone.seek(command.blob),
-            do.KeepChunk: lambda command: self._backbone.keep(command.blob, command.index, command.data),
-            do.DropBackbone: lambda _command: self._backbone.drop(),
-            do.CacheCandidate: lambda command: candidates.keep(self._candidate, command),
-            do.DropCandidate: lambda _command: self._candidate.drop(),
-            do.TakeCandidate: lambda command: candidates.take(self._cache, self._candidate, command),
             do.Train: self._start_task,
             do.Evaluate: self._start_task,
             do.Answer: self._start_task,
@@ -225,18 +213,15 @@ class Service:
         # Only for those that predict.
         from device_agent.sensing.adapters.foreteller import Foreteller  # noqa: PLC0415 - see above
 
-        return Foreteller(self._settings, self._cache.open)
+        return Foreteller(self._settings, self._shelf.open)
 
     def _restored_core(self) -> DeviceCore:
         incarnation, durable, outbox = self._store.restore()
         if self._store.set_aside is not None:
             log.error("store damaged: started a new one aside=%s incarnation=%s", self._store.set_aside, incarnation)
+        model, candidate = self._shelf.find()
         restored = RestoredState(
-            incarnation=incarnation,
-            durable=durable,
-            outbox=outbox,
-            model=self._cache.find(),
-            candidate=self._candidate.find(),
+            incarnation=incarnation, durable=durable, outbox=outbox, model=model, candidate=candidate
         )
         version = restored.model.version if restored.model else "none"
         log.info(
@@ -315,48 +300,17 @@ class Service:
     def _load_update(self, command: do.LoadUpdate) -> ev.Event:
         return ev.UpdateLoaded(sequence=command.sequence, payload=self._store.load(command.sequence))
 
-    def _cache_model(self, command: do.CacheModel) -> ev.Event:
-        try:
-            self._cache.replace(command.manifest, command.data)
-        except CacheError as exc:
-            return ev.CacheFailed(reason=str(exc))
-        return ev.ModelCached(epoch=command.manifest.epoch, version=command.manifest.version)
-
-    def _patch_model(self, command: do.PatchModel) -> ev.Event:
-        try:
-            # Imports NumPy, which the trainer has loaded by now: an idle device never comes here.
-            from device_agent.adapters.patching import patch  # noqa: PLC0415 - see above
-        except ImportError as exc:
-            return ev.PatchFailed(reason=str(exc))
-        return patch(self._cache, command)
-
     def _keep_announcement(self, command: do.KeepAnnouncement) -> None:
-        try:
-            self._cache.announce(command.manifest)
-        except CacheError as exc:
-            log.warning("cannot keep a new threshold; the one before stays: %s", exc)
+        self._shelf.announce(command.manifest)
         if self._foreteller is not None:
             self._foreteller.model_changed()
 
-    def _drop_model(self, _command: do.DropModel) -> None:
-        self._cache.drop()
-
     def _start_task(self, command: do.Train | do.Evaluate | do.Answer) -> ev.Event | None:
-        candidate: BinaryIO | None = None
-        try:
-            if isinstance(command, do.Answer) and command.candidate is not None:
-                candidate = self._candidate.open()
-        except CacheError as exc:
-            return ev.TaskFailed(task=command.task, reason=str(exc), fault="candidate")
-        try:
-            file = self._cache.open()
-        except CacheError as exc:
-            if candidate is not None:
-                candidate.close()
-            return ev.TaskFailed(task=command.task, reason=str(exc), fault="cache")
-        kind = TASKS[type(command)]
-        log.info("%s version=%d", kind, command.manifest.version)
-        self._trainer.start(command, file, candidate)
+        files = self._shelf.open_for(command)
+        if isinstance(files, ev.TaskFailed):
+            return files
+        log.info("%s version=%d", TASKS[type(command)], command.manifest.version)
+        self._trainer.start(command, *files)
         return None
 
     def _stop_task(self, command: do.StopTask) -> None:

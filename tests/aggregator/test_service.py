@@ -93,8 +93,8 @@ def test_killed_after_the_receipt(broker: EmbeddedBroker, links: Links, tmp_path
 def test_a_full_disk_costs_nothing_but_time(
     broker: EmbeddedBroker, links: Links, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aggregator.service.STORE_RETRY_MIN_S", 0.01)
-    monkeypatch.setattr("aggregator.service.STORE_RETRY_MAX_S", 0.05)
+    monkeypatch.setattr("aggregator.adapters.disk_waits.RETRY_MIN_S", 0.01)
+    monkeypatch.setattr("aggregator.adapters.disk_waits.RETRY_MAX_S", 0.05)
     with Running(write_config(tmp_path, broker.port)) as running:
         device = HandDevice(links(broker.port))
         manifest = device.manifest()
@@ -131,7 +131,7 @@ def test_a_full_disk_costs_nothing_but_time(
 def test_stopping_while_the_disk_is_full(
     broker: EmbeddedBroker, links: Links, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aggregator.service.STORE_RETRY_MIN_S", 0.01)
+    monkeypatch.setattr("aggregator.adapters.disk_waits.RETRY_MIN_S", 0.01)
     running = Running(write_config(tmp_path, broker.port))
     device = HandDevice(links(broker.port))
     manifest = device.manifest()

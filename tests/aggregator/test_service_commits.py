@@ -127,8 +127,8 @@ def versions(state_dir: Path) -> list[int]:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    monkeypatch.setattr("aggregator.service.STORE_RETRY_MIN_S", 0.01)
-    monkeypatch.setattr("aggregator.service.STORE_RETRY_MAX_S", 0.05)
+    monkeypatch.setattr("aggregator.adapters.disk_waits.RETRY_MIN_S", 0.01)
+    monkeypatch.setattr("aggregator.adapters.disk_waits.RETRY_MAX_S", 0.05)
     monkeypatch.setattr("aggregator.service.WORTH_A_HAND_OVER", 1)
     monkeypatch.setattr(inbox, "BATCH_EVENTS", 1)
     return Disk(monkeypatch)
