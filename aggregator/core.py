@@ -29,6 +29,7 @@ from aggregator.records import Restored
 from aggregator.releasing import Releases
 from aggregator.reports import note
 from aggregator.speaking import Speaker
+from aggregator.standstill import Standstill
 from aggregator.status import ShellFigures, Status
 from aggregator.stepping import Evaluator
 from aggregator.surveys import Surveys
@@ -87,7 +88,8 @@ class AggregatorCore:
             commander,
         )
         self._canary = Canary(settings.canary, model.task, self.ledger, self._surveys, self.fleet)
-        self._releases = Releases(self.ledger, self._asking, self._canary, self.fleet, pace, self._speaker)
+        standstill = Standstill(settings, self.ledger, self.fleet)
+        self._releases = Releases(self.ledger, self._asking, self._canary, self.fleet, pace, self._speaker, standstill)
         self._operators = Operators(self.status, self._releases, self._asking, commander, self.fleet, self._speaker)
 
     @property

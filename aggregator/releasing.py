@@ -12,14 +12,23 @@ from aggregator.fleet import Fleet
 from aggregator.ledger import Ledger
 from aggregator.pace import Pace
 from aggregator.speaking import Speaker
+from aggregator.standstill import Standstill
 
 
 class Releases:
     """Makes versions, counts them, and has them announced."""
 
     def __init__(  # noqa: PLR0917 - parts of one core
-        self, ledger: Ledger, asking: Asking, canary: Canary, fleet: Fleet, pace: Pace, speaker: Speaker
+        self,
+        ledger: Ledger,
+        asking: Asking,
+        canary: Canary,
+        fleet: Fleet,
+        pace: Pace,
+        speaker: Speaker,
+        standstill: Standstill,
     ) -> None:
+        self._standstill = standstill
         self._ledger = ledger
         self._canary = canary
         self._asking = asking
@@ -37,11 +46,16 @@ class Releases:
         return [*commands, *decided, *(self._close(now, wall) if self._ledger.goal_reached else [])]
 
     def wait_in_vain(self, now: float, wall: float) -> list[Command]:
-        """Decide on a candidate when nobody who is there will say more of it."""
-        if not self._canary.waits_in_vain():
-            return []
-        verdict = self._canary.verdict(now, nobody_else=True)
-        return self._decided(verdict, now, wall) if verdict else []
+        """Decide on a candidate, or end a buffer, when nobody who is there will add anything to it."""
+        if self._canary.waits_in_vain():
+            verdict = self._canary.verdict(now, nobody_else=True)
+            return self._decided(verdict, now, wall) if verdict else []
+        if self._standstill.lacks_the_refused:
+            fields = {"updates": len(self._ledger.buffer), "refused": self._standstill.say().refused}
+            told = Log("warning", "making a version without those that were refused", fields)
+            return [told, *self._close(now, wall)]
+        complaint = self._standstill.complaint()
+        return [Log("error", complaint)] if complaint else []
 
     def scheduled(self, now: float, wall: float) -> list[Command]:
         """Make a version because its time has come, if there are enough updates."""

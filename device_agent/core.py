@@ -161,6 +161,7 @@ class DeviceCore:
         self._started_at = now
         self._look.begin(now)
         self._parts.desk.expect_news(now)
+        self._up.started(now)
         held = self._parts.desk.held
         there = self._parts.frozen.follow(held, now) if held is not None else []
         return [*self._parts.trust.begin(), *there, *self._connect()]
@@ -314,7 +315,7 @@ class DeviceCore:
         reporting = self._up.writing or bool(parts.report.entries)
         name = work_name(self._phase, parts.desk.work, fetching=parts.fetching, reporting=reporting)
         paused = "paused by command" if parts.ledger.state.paused else ""
-        why = reason or parts.trust.reason or parts.desk.reason or parts.frozen.reason
+        why = reason or parts.trust.reason or parts.desk.reason or self._up.reason or parts.frozen.reason
         why = why or self._working.reason or self._down.reason or paused
         drift = "its data drift" if parts.ledger.state.drift.drifting else ""
         why = "; ".join(text for text in (why, self._senses.reason, drift) if text)

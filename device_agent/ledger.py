@@ -74,12 +74,12 @@ class Ledger:
         key = reason[:64] if reserved or reason[:64] in refusals or len(refusals) < MAX_REASONS else "other"
         self._set_counters(replace(self.state.counters, refusals={**refusals, key: refusals.get(key, 0) + by}))
 
-    def trained_count(self, manifest: Manifest) -> int:
-        """Return how many updates have been made for the manifest's version."""
+    def trained_on(self, manifest: Manifest) -> Trained:
+        """Return what has been made for the manifest's version."""
         trained = self.state.trained
         if trained is None or (trained.epoch, trained.version) != (manifest.epoch, manifest.version):
-            return 0
-        return trained.count
+            return Trained(epoch=manifest.epoch, version=manifest.version, count=0)
+        return trained
 
     def permits(self, held: Manifest | None) -> bool:
         """Return whether this model may be trained, once or more.
@@ -121,7 +121,8 @@ class Ledger:
 
     def marker_after(self, manifest: Manifest) -> Trained:
         """Return the marker that says: one more update of this version was made."""
-        return Trained(epoch=manifest.epoch, version=manifest.version, count=self.trained_count(manifest) + 1)
+        trained = self.trained_on(manifest)
+        return replace(trained, count=trained.count + 1)
 
     def settled(self) -> None:
         """Take over what ``put`` proposed: it is on disk."""

@@ -38,6 +38,7 @@ class Parts:
     report: Reporter
     announce: Announcer
     warden: Warden
+    rng: random.Random
 
     @property
     def device_id(self) -> str:
@@ -97,4 +98,5 @@ def parts_for(
             topics.device_state(device.id), topics.device_metrics(device.id), settings.metrics.interval_s
         ),
         warden=Warden(settings.policy),
+        rng=rng,
     )

@@ -65,6 +65,13 @@ class Trained(Struct, frozen=True, kw_only=True):
     epoch: str
     version: int
     count: int
+    rejected: int = 0
+    """Of these, so many came to nothing in a way that another training may not (see ``turns``)."""
+    tries: int = 0
+    """So many of the rejected in a row, under the announcement ``issued``."""
+    issued: int = 0
+    why: str = ""
+    """Why the last one was rejected, whatever the reason; empty when it was not."""
 
 
 class Trusted(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from device_agent import turns
 from device_agent.commands import Answer, Command, Evaluate, StopTask, Train
 from device_agent.lifecycle import WORK, Work, WorkStep, advance
 from protocol.backoff import full_jitter
@@ -12,6 +13,7 @@ from protocol.sampling import is_asked, participates
 if TYPE_CHECKING:
     import random
 
+    from device_agent.records import Trained
     from protocol.messages import Manifest
     from protocol.surveys import Survey
 
@@ -48,6 +50,8 @@ class Desk:
         self._device_id = device_id
         self._rng = rng
         self._rest_until: float | None = None
+        self._again_until: float | None = None
+        self._rejected: Trained | None = None
         self._settle_until: float | None = None
         self._failures = 0
         self._set_aside = False
@@ -74,12 +78,18 @@ class Desk:
         """Take this model as the one to train; what failed with another one may work with it."""
         if manifest is not None and manifest != self.manifest:
             self.forgive()
+        if manifest is not None and self._rejected is not None and turns.is_newer(manifest, self._rejected):
+            self._again_until = None
         self.held = manifest
 
     def rest(self, until: float) -> None:
         """Start no training before this moment."""
         if self._rest_until is None or until > self._rest_until:
             self._rest_until = until
+
+    def again(self, rejected: Trained, until: float) -> None:
+        """Do not train this version again before this moment, as it was announced: what was made of it was rejected."""
+        self._rejected, self._again_until = rejected, until
 
     def forgive(self) -> None:
         """Try again at once: what failed may work now (other samples, another model)."""
@@ -130,7 +140,7 @@ class Desk:
         self.work = advance(WORK, self.work, WorkStep.STOP)
         return [StopTask(keep=True)]
 
-    def wants_to_train(self, now: float, *, made: int, may_train: bool) -> bool:
+    def wants_to_train(self, now: float, *, made: Trained | None, may_train: bool) -> bool:
         """Return whether a training is under way, or would begin now if the board could spare it."""
         if self.work is not Work.IDLE:
             return self.work is Work.TRAINING
@@ -138,10 +148,14 @@ class Desk:
             return False
         if self._survey(self.held, now) is not None:
             return True
-        return self._wanted(self.held, made) and self._rested(now)
+        return self._is_turn(self.held, made, now)
 
     def _rested(self, now: float) -> bool:
         return not any(until is not None and now < until for until in (self._settle_until, self._rest_until))
+
+    def _is_turn(self, manifest: Manifest, made: Trained | None, now: float) -> bool:
+        waits = self._again_until is not None and now < self._again_until
+        return not waits and self._wanted(manifest, made) and self._rested(now)
 
     def _survey(self, manifest: Manifest, now: float | None) -> Survey | None:
         """Return the survey that is to be answered now, or (``now`` None) at any time, if there is one."""
@@ -158,8 +172,8 @@ class Desk:
             return False
         return (found.epoch, found.parameters) == (manifest.epoch, tried.parameters)
 
-    def due(self, now: float, *, made: int, may_train: bool, name: tuple[str, int]) -> list[Command]:
-        """Start what is to be done now; ``made`` updates exist for the held version already.
+    def due(self, now: float, *, made: Trained | None, may_train: bool, name: tuple[str, int]) -> list[Command]:
+        """Start what is to be done now; ``made`` says what was made of the held version already.
 
         ``name`` is incarnation and sequence of the next update.
         """
@@ -186,26 +200,29 @@ class Desk:
                     candidate=self.candidate if survey.kind == "comparison" else None,
                 )
             ]
-        if not self._wanted(self.held, made) or not self._rested(now):
+        if not self._is_turn(self.held, made, now):
             return []
-        self._rest_until = None
+        self._rest_until = self._again_until = None
         self._begin(self.held, WorkStep.TRAIN)
-        return [Train(task=self.task, manifest=self.held, contribution=made, incarnation=name[0], sequence=name[1])]
+        count = made.count if made else 0
+        return [Train(task=self.task, manifest=self.held, contribution=count, incarnation=name[0], sequence=name[1])]
 
-    def deadline(self, *, made: int, may_train: bool) -> float | None:
+    def deadline(self, *, made: Trained | None, may_train: bool) -> float | None:
         """Return when ``due`` has something to do."""
         if self._settle_until is not None:
             return self._settle_until
         if self.work is not Work.IDLE or self.held is None or not may_train:
             return None
-        wanted = self._wanted(self.held, made) or self._survey(self.held, None) is not None
-        return self._rest_until if wanted else None
+        if self._survey(self.held, None) is not None:
+            return self._rest_until
+        waits = [until for until in (self._rest_until, self._again_until) if until is not None]
+        return max(waits, default=None) if self._wanted(self.held, made) else None
 
-    def _wanted(self, manifest: Manifest, made: int) -> bool:
+    def _wanted(self, manifest: Manifest, made: Trained | None) -> bool:
         part = manifest.participation
         return (
             manifest.trains
-            and made < part.contributions_per_version
+            and (made is None or turns.is_open(manifest, made))
             and participates(self._device_id, manifest.epoch, manifest.version, part.sampling_fraction)
         )
 

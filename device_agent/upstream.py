@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from device_agent import turns
 from device_agent.commands import Command, DropCheckpoint, Log, Persist
 from device_agent.composing import last_training, report_row, update_row
-from device_agent.records import OutboxEntry, OutboxRow, Trained
+from device_agent.records import OutboxEntry, OutboxRow
 
 if TYPE_CHECKING:
     from device_agent.events import Persisted, PersistFailed, SurveyAnswered, TrainingDone, UpdateLoaded
     from device_agent.ledger import CounterName
     from device_agent.parts import Parts
-    from device_agent.records import EntryKind
+    from device_agent.records import EntryKind, Trained
     from protocol.messages import Manifest, Receipt
 
 FINAL: dict[EntryKind, dict[str, CounterName]] = {
@@ -125,7 +126,12 @@ class Upstream:
         if event.payload is not None:
             return self._parts.report.loaded(event.sequence, event.payload, now)
         entry = self._parts.report.entry(event.sequence)
-        return [] if entry is None else self._drop([entry], "unreadable in the outbox")
+        if entry is None:
+            return []
+        why = "unreadable in the outbox"
+        if (held := self._held_of(entry)) is not None:
+            self._mark(turns.given_back(self._parts.ledger.trained_on(held), held, why), now)
+        return self._drop([entry], why)
 
     def receipt(self, receipt: Receipt, now: float) -> list[Command]:
         """Settle the update that the receipt is for; one for anything else changes nothing."""
@@ -143,11 +149,47 @@ class Upstream:
         self._parts.ledger.count(FINAL[entry.kind][receipt.status])
         if receipt.status in ("stale", "rejected"):
             self._parts.ledger.refuse(receipt.reason or receipt.status)
+        self._judged(entry, receipt, now)
         if receipt.next_after_s > 0:
             self._parts.desk.rest(now + receipt.next_after_s)
         self._parts.announce.news(now)
         # Taken back, the update would be sent again, and answered with "duplicate": no reason to wait for the disk.
-        return [self._parts.ledger.save(deletes=(receipt.sequence,), recoverable=True), told]
+        # One that was refused would be as well, once a later one is accepted, and count as if it had been taken.
+        recoverable = receipt.status in ("accepted", "duplicate")
+        return [self._parts.ledger.save(deletes=(receipt.sequence,), recoverable=recoverable), told]
+
+    def _judged(self, entry: OutboxEntry, receipt: Receipt, now: float) -> None:
+        """Take note of what became of an update of the held version; train again where that may help."""
+        held = self._held_of(entry)
+        if held is not None:
+            self._mark(turns.after(self._parts.ledger.trained_on(held), held, receipt), now)
+
+    def _held_of(self, entry: OutboxEntry) -> Manifest | None:
+        """Return the manifest that is held, if this is an update of its version: nothing is made of earlier ones."""
+        held = self._parts.desk.held
+        if held is None or entry.kind != "updates":
+            return None
+        return held if (entry.epoch, entry.base_version) == (held.epoch, held.version) else None
+
+    def _mark(self, judged: Trained, now: float) -> None:
+        before = self._parts.ledger.state.trained
+        if before is None or judged == before:
+            return
+        self._parts.ledger.change(trained=judged)
+        if judged.rejected > before.rejected:
+            self._parts.desk.again(judged, now + turns.rest_s(judged.tries, self._parts.rng))
+
+    def started(self, now: float) -> None:
+        """Rest before another try, if the process before this one had to."""
+        trained = self._parts.ledger.state.trained
+        if trained is not None and trained.tries and trained.why:
+            self._parts.desk.again(trained, now + turns.rest_s(trained.tries, self._parts.rng))
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the updates of the version that is held; empty when nothing is known to be."""
+        held = self._parts.desk.held
+        return turns.trouble(held, self._parts.ledger.trained_on(held)) if held is not None else ""
 
     def void_other_epochs(self, epoch: str) -> list[Command]:
         """Give up updates that the aggregator's new history has no base for."""
@@ -162,7 +204,7 @@ class Upstream:
             version = (trained.epoch, trained.version)
             given_up = sum((e.epoch, e.base_version) == version for e in entries if e.kind == "updates")
             count = max(0, trained.count - given_up)
-            ledger.change(trained=Trained(epoch=trained.epoch, version=trained.version, count=count))
+            ledger.change(trained=replace(trained, count=count, rejected=min(trained.rejected, count)))
         ledger.remember(replace(ledger.state.last, rows=None))
         return self._drop(entries, "forgotten by command")
 

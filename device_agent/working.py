@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TrainingResumed,
     )
     from device_agent.parts import Parts
+    from device_agent.records import Trained
     from device_agent.trying import Trial
     from device_agent.upstream import Upstream
 
@@ -177,9 +178,9 @@ class Working:
         # With sources they always do.
         return [Log(level="debug" if self._parts.settings.sources else "info", message="samples changed")]
 
-    def _made(self) -> int:
+    def _made(self) -> Trained | None:
         held = self._parts.desk.held
-        return self._parts.ledger.trained_count(held) if held is not None else 0
+        return self._parts.ledger.trained_on(held) if held is not None else None
 
     def _ready(self, *, linked: bool) -> bool:
         """Return whether there is nothing better to wait for."""

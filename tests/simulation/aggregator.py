@@ -15,6 +15,7 @@ from aggregator.configuration import AggregatorSettings
 from aggregator.core import AggregatorCore, first_version
 from aggregator.events import Event, MetricsDue, ScheduleDue, StoreFailed, Tick
 from aggregator.keyring import NO_KEYS, Keyring
+from aggregator.numbering import next_number
 from aggregator.records import Aggregation, Answer, JournalEntry, Restored, SurveyRecord, VersionRecord
 from models import build
 from models.answering import metrics_to_data
@@ -163,8 +164,10 @@ class AggregatorProcess:
         self.starts += 1
         self.alive = True
         instance = f"{self.world.rng.getrandbits(64):016x}"
+        before = self.store.restored
+        issued = next_number(before.issued, self.world.now)
+        self.store.restored = replace(before, instances=(*before.instances, instance), issued=issued)
         self.core = self._core(instance)
-        self.store.restored = replace(self.store.restored, instances=(*self.store.restored.instances, instance))
         name = f"aggregator-{self.store.restored.store_id}"
         self.link = Link(self.world, self.broker, name, self._guarded)
         self.link.start(self.core.will, persistent=True)

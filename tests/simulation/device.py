@@ -86,6 +86,8 @@ class DeviceProcess:
         """What it answers an evaluation with."""
         self.held: dict[int, str] = {}
         """Digest of the parameters of every version that was ever cached."""
+        self.sick = 0.0
+        """How often a training ends far away: with an update that no aggregator takes."""
         self.starts = self.crashes = 0
         self.resumed = self.taken = 0
         self.alive = False
@@ -256,6 +258,8 @@ class DeviceProcess:
             self.resumed += 1
             self.take(ev.TrainingResumed(task=command.task, num_steps=1, planned=2))
         delta = np.random.default_rng(self.world.rng.getrandbits(32)).normal(0.0, 0.1, self.size).astype(np.float32)
+        if self.sick and self.world.chance(self.sick):
+            delta *= np.float32(1e6)
         done = ev.TrainingDone(
             task=command.task,
             num_examples=self.world.rng.randint(1, 100),
