@@ -59,7 +59,7 @@ class Counters(Struct, frozen=True, kw_only=True):
     """Refused, dropped and malformed things by reason."""
 
 
-class Trained(Struct, frozen=True, kw_only=True):
+class Trained(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The newest version that an update was made for, and how many."""
 
     epoch: str
