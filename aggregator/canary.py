@@ -8,6 +8,7 @@ One candidate at a time: while it is tried, updates go into the next buffer, whi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from aggregator.fleet import AWAY, Fleet
 from aggregator.ledger import Ledger
 from aggregator.manifests import survey_of
 from aggregator.surveys import Surveys
-from models.comparison import MEASURES, Comparison, is_good
+from models.comparison import MEASURES, Comparison, Differences, Merging, is_good
 from models.spec import Task
 from protocol.sampling import is_asked
 
@@ -37,6 +38,8 @@ class Canary:
         self._settings = settings
         self._task = task
         self._measure = settings.measure or MEASURES[task][0]
+        self._judged: tuple[Comparison, Differences] | None = None
+        self._merging = merging_of(settings)
         self._ledger = ledger
         self._surveys = surveys
         self._fleet = fleet
@@ -87,15 +90,15 @@ class Canary:
         answers = self.found.devices
         if answers < self._settings.min_answers:
             return self._too_few(answers) if late else None
-        differences = self.found.by[self._measure]
-        margin = self._margin
+        differences = self._differences
+        margin = self._margin(differences)
         # Exactly at the margin is not worse by more; sums of equal things may miss it by a rounding.
-        excess = differences.mean - margin - 1e-9 * max(1.0, abs(differences.mean_base))
+        excess = differences.mean - margin - 1e-9 * max(1.0, abs(differences.first))
         unsure = self._settings.certainty * differences.error if self._settings.certainty else 0.0
         if abs(excess) < unsure and not late and not nobody_else:
             return None
         worse = excess > 0.0
-        return Verdict(outcome="withdrawn" if worse else "published", reason=self._text(answers))
+        return Verdict(outcome="withdrawn" if worse else "published", reason=self._text(differences))
 
     def waits_in_vain(self) -> bool:
         """Return whether every device that is there, and is asked, has answered. Looks at all of them."""
@@ -115,10 +118,11 @@ class Canary:
         found = self.found
         if not found.devices:
             return {}
-        by = found.by[self._measure]
-        told = {f"fleet_{name}": value for name, value in found.second.summary().items()}
-        told |= {f"fleet_{name}_before": value for name, value in found.first.summary().items()}
-        return {"devices": float(found.devices), "worse": by.mean, "margin": self._margin, **told}
+        by = {name: found.by(name, self._merging) for name in MEASURES[self._task]}
+        told = {f"fleet_{name}": each.second for name, each in by.items()}
+        told |= {f"fleet_{name}_before": each.first for name, each in by.items()}
+        judged = by[self._measure]
+        return {"devices": float(found.devices), "worse": judged.mean, "margin": self._margin(judged), **told}
 
     def body(self) -> dict[str, Any]:
         """Return how it stands, for operators."""
@@ -136,17 +140,29 @@ class Canary:
         }
 
     @property
-    def _margin(self) -> float:
-        share = 1.0 if is_good(self._measure) else abs(self.found.by[self._measure].mean_base)
-        return self._settings.max_worse * share
+    def _differences(self) -> Differences:
+        # Asked at every message while a candidate is tried; it changes with an answer only.
+        found = self.found
+        if self._judged is None or self._judged[0] is not found:
+            self._judged = found, found.by(self._measure, self._merging)
+        return self._judged[1]
+
+    def _margin(self, found: Differences) -> float:
+        return self._settings.max_worse * (1.0 if is_good(self._measure) else abs(found.first))
 
     def _too_few(self, answers: int) -> Verdict:
         text = f"{answers} of {self._settings.min_answers} devices compared it within {self._settings.wait_s:g} s"
         return Verdict(outcome="withdrawn" if self._settings.on_timeout == "withdraw" else "published", reason=text)
 
-    def _text(self, answers: int) -> str:
-        by = self.found.by[self._measure]
+    def _text(self, by: Differences) -> str:
+        answers = by.devices
         change = f"{'worse' if by.mean > 0 else 'better'} by {abs(by.mean):.4g}" if by.mean else "as before"
-        error = f" (+- {by.error:.2g})" if answers > 1 else ""
-        where = f"{answers} device{'s' * (answers != 1)}"
-        return f"{self._measure} is {change}{error} on {where}; {self._margin:.4g} worse is allowed"
+        error = f" (+- {by.error:.2g})" if math.isfinite(by.error) else ""
+        without = f" without the {by.trimmed} outermost at each end" if by.trimmed else ""
+        where = f"{answers} device{'s' * (answers != 1)}{without}"
+        return f"{self._measure} is {change}{error} on {where}; {self._margin(by):.4g} worse is allowed"
+
+
+def merging_of(settings: CanaryTable) -> Merging:
+    """Return how what devices find becomes one figure."""
+    return Merging(max_weight=float(settings.max_weight), trim=settings.trim)

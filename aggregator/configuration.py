@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from models.trimming import LEAST_TRIMMED
 from models.weighting import EFFECTIVE_BETA, MAX_CLASS_WEIGHT, WeightingName
 from protocol.clock import ClockSettings
 from protocol.fields import Identifier
@@ -157,13 +158,25 @@ class CanaryTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     certainty: NonNegative = 1.0
     """Wait for more answers while the margin is within so many standard errors; 0: never."""
     max_weight: PositiveCount = 100
-    """A device counts as much as it has examples, at most so many."""
+    """A device counts as much as it has examples, at most so many, and at most twice as much as the median device."""
+    trim: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.2
+    """Share of the devices that is left out at each end, at least one of three or more. 0: the plain mean, which one
+    device can move anywhere."""
     min_examples: PositiveCount = 1
     """A device with fewer says that it has none."""
     wait_s: Positive = 600.0
     """Then it is decided on what there is. Counted by the process: a restart begins anew."""
     on_timeout: Literal["withdraw", "publish"] = "withdraw"
     """What becomes of a candidate that too few have compared by then."""
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed, and lets a single device decide."""
+        if self.fraction and not self.trim:
+            return ["[canary] trim = 0: one device that reports nonsense decides on every candidate"]
+        if self.fraction and self.min_answers < LEAST_TRIMMED:
+            few = f"[canary] min_answers = {self.min_answers}: of fewer than {LEAST_TRIMMED} devices"
+            return [f"{few} one that reports nonsense decides alone"]
+        return []
 
 
 class DownlinkTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -280,4 +293,4 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
                 "[evaluation] measures versions with private parameters as they were in the beginning, which is not "
                 "what devices predict with: leave max_accuracy_drop at 1.0 and max_loss_ratio at 0, or set path to ''"
             )
-        return found
+        return [*found, *self.canary.warnings()]

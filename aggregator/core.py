@@ -65,7 +65,7 @@ class AggregatorCore:
         self.topics = Topics(settings.aggregator.federation)
         self._origin_of = lru_cache(MAX_ORIGINS)(self.topics.parse_device_topic)
         self.ledger = Ledger(settings, model, restored, evaluate, keys=keys, carried=carried)
-        self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples, settings.canary.max_weight)
+        self._surveys = Surveys(model, restored.surveys, settings.admission.max_examples)
         self._asking = Asking(settings, model, self._surveys, self.ledger, keys)
         self.fleet = Fleet(restored.devices, restored.counters, settings.admission.max_devices)
         pace = Pace(settings.pace.updates_per_s)

@@ -126,6 +126,8 @@ class SurveyRecord:
     """Devices."""
     with_examples: int
     """So many of them had examples."""
+    compared: tuple[tuple[int, dict[str, float]], ...] = ()
+    """Of a comparison: each answer's examples and figures, for they are merged by device, not added up."""
 
 
 class Findings(Struct, frozen=True, kw_only=True):

@@ -45,10 +45,9 @@ class _Open:
 class Surveys:
     """The open surveys, under a bound on their number; what is known of each is a sum, and who has answered."""
 
-    def __init__(self, model: Model, restored: Iterable[SurveyRecord], max_examples: int, max_weight: int = 1) -> None:
+    def __init__(self, model: Model, restored: Iterable[SurveyRecord], max_examples: int) -> None:
         self._model = model
         self._max_examples = max_examples
-        self._max_weight = max_weight
         self._open: dict[str, _Open] = {}
         for record in restored:
             # A survey that was open when [model] changed to another task of the same shape is given up.
@@ -101,7 +100,7 @@ class Surveys:
         return total
 
     def comparison(self, survey: str) -> Comparison:
-        """Return what the answers to an open comparison add up to."""
+        """Return what the answers to an open comparison say together."""
         total = self._open[survey].total
         if not isinstance(total, Comparison):
             raise TypeError(f"survey {survey} is of another kind")
@@ -193,7 +192,7 @@ class Surveys:
         if survey.kind == "comparison":
             first, second = (metrics_from_data(self._model.task, data[name]) for name in wanted)
             _same(first.count, examples)
-            return examples, Comparison.of(self._model.task, first, second, self._max_weight)
+            return examples, Comparison.of(self._model.task, first, second)
         columns, classes = columns_of(self._model), classes_of(self._model)
         found = FeatureStatistics.from_data(data["statistics"], columns, classes)
         _same(found.rows, examples * (self._model.inputs // columns))
@@ -211,7 +210,7 @@ def total_of(model: Model, record: SurveyRecord) -> Total:
     if record.survey.kind == "evaluation":
         return metrics_from_data(model.task, record.total)
     if record.survey.kind == "comparison":
-        return Comparison.from_data(model.task, record.total)
+        return Comparison.from_data(model.task, record.total, record.compared)
     return FeatureStatistics.from_data(record.total, columns_of(model), classes_of(model))
 
 
@@ -225,10 +224,7 @@ def check_countable(model: Model) -> None:
 def _summary(figures: Total) -> dict[str, float]:
     if isinstance(figures, FeatureStatistics):
         return {}
-    if not isinstance(figures, Comparison):
-        return figures.summary()
-    before = {f"{name}_before": value for name, value in figures.first.summary().items()}
-    return {**figures.second.summary(), **before}
+    return figures.figures() if isinstance(figures, Comparison) else figures.summary()
 
 
 def _together(total: Total, figures: Total) -> Total:

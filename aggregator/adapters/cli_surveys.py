@@ -50,8 +50,9 @@ def evaluation(config: Config, fraction: Fraction = 1.0, min_examples: MinExampl
 @survey_app.command()
 def show(survey: Id, config: Config, json: Json = False) -> None:
     """Show what the answers add up to so far."""
-    with open_registry(_state_dir(config)) as registry:
-        found = survey_report(registry, survey)
+    settings = load(config, AggregatorSettings)
+    with open_registry(Path(settings.aggregator.state_dir)) as registry:
+        found = survey_report(registry, survey, settings.canary)
     if json:
         _print_json(found)
     else:

@@ -122,14 +122,20 @@ def _write_answer(db: sqlite3.Connection, answer: Answer) -> None:
 
 
 def _record_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> SurveyRecord:
-    answered = db.execute("SELECT device, examples FROM answers WHERE survey = ?", (row[0],)).fetchall()
+    answers = answers_of(db, row[0])
     return SurveyRecord(
         survey=Survey(id=row[0], kind=row[1], fraction=row[2], min_examples=row[3]),
         opened=row[4],
         total=msgspec.msgpack.decode(row[6]),
-        answered=tuple(device for device, _ in answered),
-        with_examples=sum(examples > 0 for _, examples in answered),
+        answered=tuple(answer.device_id for answer in answers),
+        with_examples=sum(answer.examples > 0 for answer in answers),
+        compared=compared(answers) if row[1] == "comparison" else (),
     )
+
+
+def compared(answers: Sequence[Answer]) -> tuple[tuple[int, dict[str, float]], ...]:
+    """Return what devices found of two models, as ``Comparison.from_data`` takes it."""
+    return tuple((answer.examples, answer.figures) for answer in answers)
 
 
 def _packed(total: Total) -> bytes:

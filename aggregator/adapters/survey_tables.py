@@ -77,7 +77,9 @@ def _comparison(found: Mapping[str, Any]) -> list[RenderableType]:
     for name, by in found["worse"].items():
         figures = (found["current"][name], found["candidate"][name], by["mean"], by["error"])
         table.add_row(name, *map(_number, figures))
-    note = "over all examples; worse: mean over devices, with its standard error"
+    left_out = found["left_out_at_each_end"]
+    without = f" without the {left_out} outermost at each end" if left_out else ""
+    note = f"means over devices{without}; worse with its standard error"
     return [table, Text(note, style="dim")]
 
 

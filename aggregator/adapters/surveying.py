@@ -9,10 +9,13 @@ import msgspec
 import numpy as np
 
 from aggregator.adapters.registry import Registry
+from aggregator.adapters.survey_rows import compared
+from aggregator.canary import merging_of
+from aggregator.configuration import CanaryTable
 from aggregator.records import Answer
 from models import FeaturesError, Model, Pipeline
 from models.answering import classes_of, columns_of, metrics_from_data
-from models.comparison import Comparison
+from models.comparison import MEASURES, Comparison, Merging
 from models.statistics import FeatureStatistics
 
 SHARES = {"p01": 0.01, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -20,8 +23,11 @@ WORST_SHARE = 10.0
 """Percent: so many of the devices are worse than the figure of that name."""
 
 
-def survey_report(registry: Registry, survey: str) -> dict[str, Any]:
-    """Return the survey with all that its answers say; raise ``NotKept`` when there is none of that name."""
+def survey_report(registry: Registry, survey: str, canary: CanaryTable | None = None) -> dict[str, Any]:
+    """Return the survey with all that its answers say; raise ``NotKept`` when there is none of that name.
+
+    ``canary`` says how comparisons are merged.
+    """
     line = registry.survey(survey)
     model = registry.model()
     answers = registry.answers(line.id)
@@ -32,7 +38,8 @@ def survey_report(registry: Registry, survey: str) -> dict[str, Any]:
         total = FeatureStatistics.from_data(data, columns, classes_of(model))
         return found | _statistics(total, _names(registry.features(), columns))
     if line.kind == "comparison":
-        return found | _comparison(Comparison.from_data(model.task, data))
+        told = Comparison.from_data(model.task, data, compared(answers))
+        return found | _comparison(told, merging_of(canary or CanaryTable()))
     return found | _evaluation(model, data, answers)
 
 
@@ -85,15 +92,17 @@ def _evaluation(model: Model, data: object, answers: list[Answer]) -> dict[str, 
     }
 
 
-def _comparison(total: Comparison) -> dict[str, Any]:
+def _comparison(total: Comparison, merging: Merging) -> dict[str, Any]:
+    by = {name: total.by(name, merging) for name in MEASURES[total.task]} if total.devices else {}
     return {
         "examples": total.first.count,
-        "current": total.first.summary(),
-        "candidate": total.second.summary(),
+        "current": {name: found.first for name, found in by.items()},
+        "candidate": {name: found.second for name, found in by.items()},
         "worse": {
             name: {"mean": found.mean, "error": found.error if math.isfinite(found.error) else None}
-            for name, found in total.by.items()
+            for name, found in by.items()
         },
+        "left_out_at_each_end": max((found.trimmed for found in by.values()), default=0),
     }
 
 

@@ -183,6 +183,7 @@ class Bench:
                             total=data_of(total),
                             answered=(*r.answered, answer.device_id),
                             with_examples=r.with_examples + (answer.examples > 0),
+                            compared=(*r.compared, (answer.examples, answer.figures)),
                         )
                         if r.survey.id == answer.survey
                         else r

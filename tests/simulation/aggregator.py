@@ -104,7 +104,13 @@ class Store:
         others = [each for each in self.restored.surveys if each.survey.id != answer.survey]
         assert answer.device_id not in record.answered, "a device counted twice"
         answered = (*record.answered, answer.device_id)
-        record = replace(record, answered=answered, total=_data_of(command.total), with_examples=len(answered))
+        record = replace(
+            record,
+            answered=answered,
+            total=_data_of(command.total),
+            with_examples=len(answered),
+            compared=(*record.compared, (answer.examples, answer.figures)),
+        )
         sequences = {**self.restored.sequences, (answer.device_id, answer.incarnation): answer.sequence}
         self.restored = replace(self.restored, surveys=(*others, record), sequences=sequences)
         self.answers.append(answer)
