@@ -71,6 +71,8 @@ class BackboneSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of the file; a larger one is not fetched."""
     cache_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 64 * 1024 * 1024
     """Of embeddings that are kept; 0: none, they are computed again after each start."""
+    trial_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
+    """For a file's first steps, in a process of its own."""
 
 
 class OutboxSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,6 +21,9 @@ _TRIED = ".tried"
 SPARE_BYTES = 8 * 1024 * 1024
 """Room that is left on the disk beside it."""
 
+TRIAL_S = 300.0
+"""Unless ``[backbone] trial_s`` says otherwise: so long a file of others may take for its first steps."""
+
 _BLOCK = 1024 * 1024
 _RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 NO_RUNTIME = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.adapters.backbone_files import backbone_path, try_once
+from device_agent.adapters.backbone_files import TRIAL_S, backbone_path, try_once
 from device_agent.adapters.data import DataFileError, Samples
 from device_agent.adapters.embeddings import EmbeddingCache
 from device_agent.adapters.leaving import never
@@ -36,7 +36,9 @@ def samples_for(model: Model, backbone: BackboneRef | None) -> Shaped:
     return SampleShape(inputs=backbone.inputs, outputs=model.outputs, task=model.task)
 
 
-def load_network(state_dir: Path, ref: BackboneRef, stopped: Callable[[], bool] = never) -> Backbone:
+def load_network(
+    state_dir: Path, ref: BackboneRef, stopped: Callable[[], bool] = never, trial_s: float = TRIAL_S
+) -> Backbone:
     """Return the backbone in a runtime, ready; raise ``BackboneError``, or ``TaskLeftError`` when it is ``stopped``.
 
     The file is read by our own reader first, and carried out once in a process of its own, for each digest and runtime:
@@ -45,15 +47,18 @@ def load_network(state_dir: Path, ref: BackboneRef, stopped: Callable[[], bool] 
     path = backbone_path(state_dir, ref.blob.digest)
     with running("the backbone", path, ref.blob):
         # Late: what the extra brings, and what reads such files, are for federations with a backbone.
-        from models.tflite.adapters.files import read_file  # noqa: PLC0415 - see above
+        from models.tflite.adapters.files import mapped  # noqa: PLC0415 - see above
         from models.tflite.adapters.trial import try_out  # noqa: PLC0415 - see above
         from models.tflite.backbone import Backbone, BackboneSpec  # noqa: PLC0415 - see above
         from models.tflite.runtime import load_runtime  # noqa: PLC0415 - see above
 
-        data, runtime = read_file(path), load_runtime()
+        runtime = load_runtime()
         spec = BackboneSpec(digest=ref.blob.digest, inputs=ref.inputs, outputs=ref.outputs)
-        try_once(path, f"{runtime.name} {runtime.version}", lambda: try_out(path, stopped=stopped))
-        return Backbone(runtime, data, spec)
+        try_once(path, f"{runtime.name} {runtime.version}", lambda: try_out(path, trial_s, stopped))
+        with mapped(path) as data:
+            spec.check(data)
+        # Our mapping has gone by now: the pages would count twice.
+        return Backbone(runtime, path, spec)
 
 
 class Embedder:
@@ -62,6 +67,7 @@ class Embedder:
     def __init__(self, settings: AgentSettings) -> None:
         self._state_dir = Path(settings.device.state_dir)
         self._cache_bytes = settings.backbone.cache_bytes
+        self._trial_s = settings.backbone.trial_s
         self.computed = 0
         """Samples that went through the network."""
         self.reused = 0
@@ -80,7 +86,7 @@ class Embedder:
 
         def compute(sample: FloatArray) -> FloatArray:
             if not network:
-                network.append(load_network(self._state_dir, ref, stopped))
+                network.append(load_network(self._state_dir, ref, stopped, self._trial_s))
             self.computed += len(sample)
             return network[0].embed(sample)
 

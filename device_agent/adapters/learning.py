@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from device_agent.adapters.backbone_files import backbone_path, try_once
+from device_agent.adapters.backbone_files import TRIAL_S, backbone_path, try_once
 from device_agent.adapters.embedding import samples_for
 from device_agent.adapters.leaving import never
 from device_agent.adapters.running import running
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from protocol.messages import Manifest
 
 
-def built(manifest: Manifest, state_dir: Path, stopped: Callable[[], bool] = never) -> Model:
+def built(manifest: Manifest, state_dir: Path, stopped: Callable[[], bool] = never, trial_s: float = TRIAL_S) -> Model:
     """Return the model that the manifest describes; raise ``SpecError``, or ``BackboneError`` for a bad file.
 
     Such a file is read by our own reader first, and takes its first steps in a process of its own, once for each digest
@@ -42,17 +42,19 @@ def built(manifest: Manifest, state_dir: Path, stopped: Callable[[], bool] = nev
         from models.tflite.trainable import TrainableModel  # noqa: PLC0415 - see above
 
         spec, runtime = TrainableSpec.from_data(manifest.model), load_runtime()
+        # Read, not mapped: each training and each version opens it anew, also when its place is another file's by then.
         model = TrainableModel(read_file(path), spec, runtime)
         by = f"{runtime.name} {runtime.version} {sorted(manifest.model.items())}"
-        try_once(path, by, lambda: try_training(path, spec, stopped=stopped))
+        try_once(path, by, lambda: try_training(path, spec, trial_s, stopped))
         return model
 
 
 class Models:
     """Makes the model of a manifest, and how rows become its examples: the same version after version."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, trial_s: float) -> None:
         self._state_dir = state_dir
+        self._trial_s = trial_s
         self._made: tuple[Model, Pipeline | None] | None = None
         self._of: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
@@ -60,7 +62,7 @@ class Models:
         """Return both; without a pipeline the samples are examples. Raise as ``built``, or ``FeaturesError``."""
         described = (manifest.model, manifest.features)
         if self._made is None or self._of != described:
-            model = built(manifest, self._state_dir, stopped)
+            model = built(manifest, self._state_dir, stopped, self._trial_s)
             self._made, self._of = (model, _pipeline(manifest, model)), described
         return self._made
 

@@ -60,8 +60,8 @@ def ended(task: int, exc: Exception) -> TaskStopped | TaskFailed:
 class Loader:
     """Reads models from files, and keeps the last one built: the next version is of the same, nearly always."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._models = Models(state_dir)
+    def __init__(self, state_dir: Path, trial_s: float) -> None:
+        self._models = Models(state_dir, trial_s)
         self.pipeline: Pipeline | None = None
         """Of the manifest that was read last."""
 

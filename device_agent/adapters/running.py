@@ -48,6 +48,7 @@ def running(what: str, path: Path, blob: BlobRef) -> Iterator[None]:
 
 def _whole(path: Path, blob: BlobRef) -> bool:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == blob.digest
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == blob.digest
     except OSError:
         return False

@@ -100,7 +100,7 @@ class Workbench:
         self.embedder = Embedder(settings)
         self._drift_file = drift
         self._drift: DriftWatch | None = None
-        self._loader = Loader(Path(settings.device.state_dir))
+        self._loader = Loader(Path(settings.device.state_dir), settings.backbone.trial_s)
 
     def train(self, task: Train, file: BinaryIO, word: Word) -> TrainingDone | TaskStopped | TaskFailed:
         """Train the model in the file as the task says, or go on where that was interrupted.

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.errors import SpecError, TfliteError
 from models.fields import Fields
 from models.parameters import FloatArray
 from models.tflite.checking import examine
+from models.tflite.reading import Bytes
 from models.tflite.runtime import Runtime
 from models.tflite.signatures import custom_operators
 from models.tflite.variables import Access, main_access
@@ -53,7 +55,7 @@ class BackboneSpec:
         return cls(digest=digest, inputs=inputs, outputs=outputs)
 
     @classmethod
-    def of(cls, data: bytes) -> BackboneSpec:
+    def of(cls, data: Bytes) -> BackboneSpec:
         """Return the spec of a file, or raise ``TfliteError`` when it cannot be a backbone."""
         # First, for what TensorFlow's own operators work on may be nothing that is read here.
         _check_operators(custom_operators(data))
@@ -75,6 +77,17 @@ class BackboneSpec:
                 raise TfliteError(f"its {what} are {size} values, allowed are 1 to {MAX_VALUES}")
         return cls(digest=hashlib.sha256(data).hexdigest(), **sizes)
 
+    def check(self, data: Bytes) -> None:
+        """Raise ``TfliteError`` unless these are the bytes of the file that is meant."""
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise TfliteError("this is not the backbone that the federation has pinned: its SHA-256 is another")
+        found = BackboneSpec.of(data)
+        if found != self:
+            raise TfliteError(
+                f"the backbone turns {found.inputs} values into {found.outputs}, "
+                f"and not {self.inputs} into {self.outputs}"
+            )
+
     def to_data(self) -> dict[str, Any]:
         """Return the spec as data; ``from_data`` gives the same again."""
         return asdict(self)
@@ -86,19 +99,17 @@ class Backbone:
     Try a file out in a process of its own before (``adapters.trial``): it is of others, and the runtime believes it.
     """
 
-    def __init__(self, runtime: Runtime, data: bytes, spec: BackboneSpec) -> None:
-        """Raise ``TfliteError`` unless the bytes are those of the spec and a runtime takes them."""
-        if hashlib.sha256(data).hexdigest() != spec.digest:
-            raise TfliteError("this is not the backbone that the federation has pinned: its SHA-256 is another")
-        found = BackboneSpec.of(data)
-        if found != spec:
-            raise TfliteError(
-                f"the backbone turns {found.inputs} values into {found.outputs}, "
-                f"and not {spec.inputs} into {spec.outputs}"
-            )
+    def __init__(self, runtime: Runtime, file: bytes | Path, spec: BackboneSpec) -> None:
+        """Raise ``TfliteError`` unless the bytes are those of the spec and a runtime takes them.
+
+        A file that is given by its place is mapped by the runtime, so that it is in memory once, and only as long as
+        nobody needs that for something else. It has to have passed ``spec.check`` before.
+        """
+        if isinstance(file, bytes):
+            spec.check(file)
         self.spec = spec
         try:
-            self._interpreter: Any = runtime.interpreter(data)
+            self._interpreter: Any = runtime.interpreter(file)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as exc:
             raise TfliteError(f"{runtime.name} {runtime.version} refuses the backbone: {exc}") from exc

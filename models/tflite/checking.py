@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from models.errors import TfliteError
-from models.tflite.reading import Source, Table
+from models.tflite.reading import Bytes, Source, Table
 from models.tflite.schema import SCHEMA_VERSION, TYPES_BY_NUMBER
 
 MAX_ELEMENTS = 2**31 - 1
@@ -66,7 +66,7 @@ class FileRecord:
     metadata: dict[str, Place]
 
 
-def examine(data: bytes, *, serves: bool = True) -> FileRecord:
+def examine(data: Bytes, *, serves: bool = True) -> FileRecord:
     """Return what the file says; raise ``TfliteError`` when it is damaged or contradicts itself.
 
     ``serves``: whether its first graph has to make something of something. Of several signatures any may be the first.

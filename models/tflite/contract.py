@@ -19,6 +19,7 @@ from models.layers.reading import MAX_WIDTH
 from models.parameters import Layout
 from models.spec import MAX_INPUTS, MAX_PARAMETERS, Task
 from models.tflite.checking import examine
+from models.tflite.reading import Bytes
 from models.tflite.signatures import ANY, End, Signature, custom_operators, signatures_of
 from models.tflite.variables import Access
 
@@ -76,7 +77,7 @@ class TrainableSpec:
         return spec
 
     @classmethod
-    def of(cls, data: bytes, said: Mapping[str, Any], *, besides: Sequence[str] = ()) -> TrainableSpec:
+    def of(cls, data: Bytes, said: Mapping[str, Any], *, besides: Sequence[str] = ()) -> TrainableSpec:
         """Return the spec of a file with what a configuration says of it; raise ``SpecError``.
 
         ``besides``: keys that are somebody else's.
@@ -134,7 +135,7 @@ class Contract:
         return self.rate_shape is not None
 
 
-def contract_of(data: bytes, spec: TrainableSpec) -> Contract:
+def contract_of(data: Bytes, spec: TrainableSpec) -> Contract:
     """Return how to work with the file; raise ``TfliteError`` when it cannot be federated, with all that is to do."""
     # First, for what TensorFlow's own operators work on may be nothing that is read here.
     _check_operators(custom_operators(data))

@@ -7,13 +7,16 @@ here first. Whatever is wrong raises ``TfliteError``.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import TfliteError
 from models.tflite.schema import FILE_IDENTIFIER
+
+Bytes: TypeAlias = bytes | memoryview
+"""Of a file: in memory, or where it is mapped."""
 
 MAX_FILE_BYTES = 512 * 2**20
 _LEAST_BYTES = 16
@@ -26,7 +29,7 @@ _FORMATS = {"int8": "<b", "uint8": "<B", "bool": "<B", "int32": "<i", "uint32": 
 class Source:
     """The bytes of a file, and how much of them may still be read."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Bytes) -> None:
         if not _LEAST_BYTES <= len(data) <= MAX_FILE_BYTES:
             raise TfliteError(f"{len(data)} bytes are no .tflite file, allowed are {_LEAST_BYTES} to {MAX_FILE_BYTES}")
         if data[4:8] != FILE_IDENTIFIER:
@@ -115,7 +118,7 @@ class Table:
         # Programs in C read until the zero behind it.
         if self._source.unpack("<B", start + count):
             raise TfliteError(f"damaged .tflite file: a text without an end at {start}")
-        return self._source.data[start : start + count].decode(errors="replace")
+        return bytes(self._source.data[start : start + count]).decode(errors="replace")
 
     def _where(self, slot: int) -> int:
         """Return where a field lies, 0 when it is absent."""

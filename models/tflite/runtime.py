@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,14 @@ class Runtime:
     version: str
     make: Callable[..., Any]
 
-    def interpreter(self, data: bytes, threads: int = 1) -> Any:  # noqa: ANN401 - either package's class
-        """Return an interpreter for a file's bytes; raises what the package raises (mostly ``ValueError``)."""
-        return self.make(model_content=data, num_threads=threads)
+    def interpreter(self, file: bytes | Path, threads: int = 1) -> Any:  # noqa: ANN401 - either package's class
+        """Return an interpreter for a file, which is mapped, or its bytes, which are kept.
+
+        Raises what the package raises (mostly ``ValueError``).
+        """
+        if isinstance(file, bytes):
+            return self.make(model_content=file, num_threads=threads)
+        return self.make(model_path=str(file), num_threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +73,9 @@ def load_runtime(packages: Iterable[str] = ()) -> Runtime:
 
 
 def _load(candidate: _Candidate) -> Runtime:
-    try:
-        version = metadata.version(candidate.package)
-    except metadata.PackageNotFoundError as exc:
-        raise RuntimeUnavailable(f"{candidate.package} is not installed: {HINT}") from exc
+    version = _version(candidate)
+    if not version:
+        raise RuntimeUnavailable(f"{candidate.package} is not installed: {HINT}")
     major = int(np.__version__.split(".", maxsplit=1)[0])
     if candidate.highest_numpy and major > candidate.highest_numpy:
         raise RuntimeUnavailable(
@@ -93,6 +98,25 @@ def _load(candidate: _Candidate) -> Runtime:
             f"({_short(exc)}): install it again, or another version of it: {HINT}"
         ) from exc
     return found
+
+
+def _version(candidate: _Candidate) -> str:
+    """Return the version that is installed, empty when none is.
+
+    By the name of the folder that pip writes beside the package: ``importlib.metadata`` reads any, and takes two
+    megabytes of a device.
+    """
+    package = candidate.module.partition(".")[0]
+    spec = find_spec(package)
+    for place in (spec and spec.submodule_search_locations) or ():
+        for found in Path(place).parent.glob(f"{package}-*.dist-info"):
+            return found.name.removesuffix(".dist-info").rpartition("-")[2]
+    from importlib import metadata  # noqa: PLC0415 - see above
+
+    try:
+        return metadata.version(candidate.package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _try_out(runtime: Runtime) -> None:

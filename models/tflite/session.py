@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ from models.tflite.signatures import ANY
 class Session:
     """The file with variables of its own, as they are in the file until ``put`` is called."""
 
-    def __init__(self, runtime: Runtime, data: bytes, spec: TrainableSpec, contract: Contract) -> None:
+    def __init__(self, runtime: Runtime, file: bytes | Path, spec: TrainableSpec, contract: Contract) -> None:
         """Raise ``TfliteError`` when the runtime does not take the file, as everything here does when it fails."""
         self._contract = contract
         self._by = f"{runtime.name} {runtime.version}"
         with self._failing("be loaded"):
-            interpreter = runtime.interpreter(data)
+            interpreter = runtime.interpreter(file)
             self._train, self._infer, self._get, self._set = map(interpreter.get_signature_runner, spec.signatures)
 
     def get(self) -> FloatArray:

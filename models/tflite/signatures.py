@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from models.errors import TfliteError
-from models.tflite.reading import Source, Table
+from models.tflite.reading import Bytes, Source, Table
 from models.tflite.schema import TYPES_BY_NUMBER
 from models.tflite.variables import CUSTOM, Access, accesses, operators_of
 
@@ -44,7 +44,7 @@ class Signature:
     variables: Access
 
 
-def signatures_of(data: bytes) -> dict[str, Signature]:
+def signatures_of(data: Bytes) -> dict[str, Signature]:
     """Return the signatures by their keys; raise ``TfliteError`` for a file that contradicts itself."""
     root = Source(data).root()
     does = accesses(root)
@@ -62,7 +62,7 @@ def signatures_of(data: bytes) -> dict[str, Signature]:
     return found
 
 
-def custom_operators(data: bytes) -> tuple[str, ...]:
+def custom_operators(data: Bytes) -> tuple[str, ...]:
     """Return the names of the operators that are none of TFLite's own. Any bytes may be given: ``TfliteError``."""
     root = Source(data).root()
     pairs = zip(operators_of(root), root.tables(1), strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from models.plan import TrainingPlan
 from models.spec import Task
 from models.stepping import Stepper
 from models.tflite.contract import RATE, Contract, TrainableSpec, contract_of
+from models.tflite.reading import Bytes
 from models.tflite.runtime import Runtime
 from models.tflite.session import Session
 from models.tflite.signatures import ANY
@@ -33,8 +35,10 @@ _LEAST = np.float32(1e-30)
 class TrainableModel(Model):
     """What a spec and its file describe. It has no layers; what is learned are the tensors that ``get`` gives."""
 
-    def __init__(self, data: bytes, spec: TrainableSpec, runtime: Runtime) -> None:
+    def __init__(self, data: Bytes, spec: TrainableSpec, runtime: Runtime, path: Path | None = None) -> None:
         """Raise ``TfliteError`` unless these are the bytes of the spec, and a file that can be federated.
+
+        ``path``: where they lie, if they do. Runtimes then map the file themselves; otherwise they share the bytes.
 
         Try a file of others out in a process of its own before (``adapters.trial``).
         """
@@ -43,7 +47,7 @@ class TrainableModel(Model):
         self.contract: Contract = contract_of(data, spec)
         self.layers = ()
         self.layout = self.contract.layout
-        self._data = data
+        self._file = path or bytes(data)
         self._described = spec
         self._runtime = runtime
         self.software = f", {runtime.name} {runtime.version}"
@@ -75,7 +79,7 @@ class TrainableModel(Model):
 
     def session(self) -> Session:
         """Return the file in a runtime, with variables of its own."""
-        return Session(self._runtime, self._data, self._described, self.contract)
+        return Session(self._runtime, self._file, self._described, self.contract)
 
     def init(self, rng: np.random.Generator) -> FloatArray:  # noqa: ARG002 - the file brings its values
         """Return what the file begins with, whatever ``rng``."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from models.errors import TfliteError
-from models.tflite.reading import Source, Table
+from models.tflite.reading import Bytes, Source, Table
 
 CUSTOM = 32
 """``BuiltinOperator``, as are those below."""
@@ -55,7 +55,7 @@ def accesses(root: Table) -> list[Access]:
     return [_access(graphs, place) for place in range(len(graphs))]
 
 
-def main_access(data: bytes) -> Access:
+def main_access(data: Bytes) -> Access:
     """Return what the first graph does."""
     return accesses(Source(data).root())[0]
 

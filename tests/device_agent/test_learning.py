@@ -15,6 +15,7 @@ from device_agent.adapters import learning
 from device_agent.adapters.backbone_files import BackboneFiles, backbone_path
 from device_agent.adapters.leaving import TaskLeftError
 from device_agent.adapters.model_cache import ModelCache
+from device_agent.adapters.running import BackboneError
 from device_agent.commands import Evaluate
 from device_agent.frozen import file_of
 from device_agent.sensing.adapters.serving import Exchange, ServingError
@@ -177,6 +178,17 @@ def window(exchange: Exchange) -> tuple[str, list[float]]:
     answer = served.ask(recent)
     assert answer is not None
     return served.by, answer.output
+
+
+def test_first_steps_that_do_not_end_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Learner(tmp_path)
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(BackboneError, match=r"did not end in 0\.3 s"):
+        learning.built(device.manifest, tmp_path, trial_s=0.3)
+    assert not device.mark().exists()
 
 
 @pytest.mark.parametrize("task", ["classification", "reconstruction"])

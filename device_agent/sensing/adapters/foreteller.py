@@ -158,7 +158,8 @@ class Foreteller:
 
         if self._exchange is None:
             folder = Path(self._settings.device.state_dir)
-            self._exchange = Exchange(self._open_model, folder, tflite=self._told.tflite)
+            trial_s = self._settings.backbone.trial_s
+            self._exchange = Exchange(self._open_model, folder, tflite=self._told.tflite, trial_s=trial_s)
         try:
             self._served = self._exchange.newest() or self._served
         except ServingError as exc:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from device_agent.adapters.backbone_files import TRIAL_S
 from device_agent.adapters.collected import CONSTANTS_NAME, kept_constants
 from device_agent.adapters.embedding import load_network, samples_for
 from device_agent.adapters.learning import built
@@ -86,11 +87,14 @@ class Served:
 class Exchange:
     """Makes versions ready, one after the other: what one version needed is used again for the next."""
 
-    def __init__(self, open_model: Callable[[], BinaryIO], state_dir: Path, *, tflite: bool) -> None:
+    def __init__(
+        self, open_model: Callable[[], BinaryIO], state_dir: Path, *, tflite: bool, trial_s: float = TRIAL_S
+    ) -> None:
         """``open_model`` returns the file of the newest model, or raises ``CacheError``."""
         self._open_model = open_model
         self._state_dir = state_dir
         self._tflite = tflite
+        self._trial_s = trial_s
         self._serving: ServingPredictor | None = None
         self._model: Model | None = None
         self._spec: dict[str, Any] = {}
@@ -129,13 +133,14 @@ class Exchange:
         if ref is None or (self._backbone is not None and self._backbone.spec.digest == ref.blob.digest):
             return None if ref is None else self._backbone
         try:
-            return load_network(self._state_dir, ref)
+            return load_network(self._state_dir, ref, trial_s=self._trial_s)
         except BackboneError as exc:
             raise ServingError(str(exc)) from exc
 
     def _built(self, manifest: Manifest) -> Model:
         if self._model is None or manifest.model != self._spec:
-            self._model, self._spec, self._serving = built(manifest, self._state_dir), manifest.model, None
+            self._model = built(manifest, self._state_dir, trial_s=self._trial_s)
+            self._spec, self._serving = manifest.model, None
         return self._model
 
     def _asked(

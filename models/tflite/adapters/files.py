@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from models.errors import TfliteError
@@ -23,6 +25,27 @@ def write_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[memoryview]:
+    """Give the file's bytes without reading them into memory of our own.
+
+    Raise ``OSError``, or ``TfliteError`` when its size is that of no such file.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not 1 <= size <= MAX_FILE_BYTES:
+            raise TfliteError(f"{path} has {size} bytes, allowed are 1 to {MAX_FILE_BYTES}")
+        whole = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        view = memoryview(whole)
+        try:
+            yield view
+        finally:
+            # Who still looks at a part of it (BufferError) has it unmapped when he is done.
+            with contextlib.suppress(BufferError):
+                view.release()
+                whole.close()
 
 
 def read_file(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.errors import SpecError, TfliteError
 from models.parameters import FloatArray
-from models.tflite.adapters.files import read_file
+from models.tflite.adapters.files import mapped
 from models.tflite.adapters.trial import TRIAL_S, elsewhere, limited_runtime
 from models.tflite.contract import TrainableSpec
 from models.tflite.runtime import RuntimeUnavailable
@@ -36,11 +36,13 @@ def try_training(
     elsewhere(__name__, path, (json.dumps(spec.to_data()),), timeout_s, stopped)
 
 
-def main(path: Path, said: str) -> int:
+def main(path: Path, seconds: int, said: str) -> int:
     """Call what is to be tried; return the exit code."""
-    data = read_file(path)
     try:
-        check(TrainableModel(data, TrainableSpec.from_data(json.loads(said)), limited_runtime(len(data))))
+        with mapped(path) as data:
+            runtime = limited_runtime(len(data), seconds)
+            model = TrainableModel(data, TrainableSpec.from_data(json.loads(said)), runtime, path)
+        check(model)
     except (RuntimeUnavailable, SpecError, TfliteError, MemoryError) as exc:
         sys.stdout.write(f"{str(exc) or type(exc).__name__}\n")
         return 1
@@ -91,4 +93,4 @@ def _check_answers(model: TrainableModel, found: FloatArray) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

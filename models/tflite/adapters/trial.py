@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import signal
 import subprocess
@@ -15,21 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import TfliteError
-from models.tflite.adapters.files import read_file
+from models.tflite.adapters.files import mapped
 from models.tflite.checking import examine
 from models.tflite.runtime import Runtime, RuntimeUnavailable, load_runtime
 from models.workspace import StepLeftError
 
-TRIAL_S = 30.0
-"""Loading a runtime takes a second on a slow board, and one prediction should be sooner."""
+TRIAL_S = 300.0
+"""Loading a runtime takes a second on a slow board, and so may one prediction; a step of a training takes many."""
 
 MAX_BYTES = 2**30
 """Address space that the trial may take beyond the file."""
 
 ASK_EVERY_S = 0.1
 """So often a trial is asked whether it is wanted still."""
-
-_CPU_S = 60
 
 
 def try_out(path: Path, timeout_s: float = TRIAL_S, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -39,13 +38,15 @@ def try_out(path: Path, timeout_s: float = TRIAL_S, stopped: Callable[[], bool] 
     fail with other inputs; it has shown that it is no damaged or hostile one. Raise ``OSError`` when it cannot be read.
     ``stopped`` is asked along the way: ``StepLeftError``.
     """
-    examine(read_file(path))
+    with mapped(path) as data:
+        examine(data)
     elsewhere(__name__, path, (), timeout_s, stopped)
 
 
 def elsewhere(module: str, path: Path, arguments: Sequence[str], timeout_s: float, stopped: Callable[[], bool]) -> None:
     """Run the module on the file in a process of its own; raise ``TfliteError`` with what it says when it fails."""
-    command = [sys.executable, "-m", module, str(path.resolve()), *arguments]
+    # Twice the time: only for a trial that nobody waits for any more, its agent having been killed.
+    command = [sys.executable, "-m", module, str(path.resolve()), str(math.ceil(2 * timeout_s)), *arguments]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
@@ -76,22 +77,20 @@ def _ended(trial: subprocess.Popen[bytes], deadline: float, stopped: Callable[[]
             return None
 
 
-def limited_runtime(file_bytes: int) -> Runtime:
+def limited_runtime(file_bytes: int, seconds: int) -> Runtime:
     """Return the runtime of a process that may take so much time and memory from here on, and no more."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     runtime = load_runtime()
     limit = MAX_BYTES + 4 * file_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     return runtime
 
 
-def main(path: Path) -> int:
+def main(path: Path, seconds: int) -> int:
     """Load and predict once; return the exit code."""
-    data = read_file(path)
     try:
-        runtime = limited_runtime(len(data))
-        interpreter = runtime.interpreter(data)
+        interpreter = limited_runtime(path.stat().st_size, seconds).interpreter(path)
         interpreter.allocate_tensors()
         for details in interpreter.get_input_details():
             interpreter.set_tensor(details["index"], np.zeros(details["shape"], details["dtype"]))
@@ -106,4 +105,4 @@ def main(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
