@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from msgspec.structs import replace
 
 from device_agent.commands import Persist
+from device_agent.diverging import verdict
 from device_agent.records import (
     Counters,
     DurableState,
@@ -98,7 +99,8 @@ class Ledger:
         ``settled`` or ``failed`` must be called before anything else is written.
         """
         trained = self.marker_after(manifest)
-        return self._put(row, drops, replace(self.state, trained=trained, last=last))
+        trouble = verdict(last.before, last.after)
+        return self._put(row, drops, replace(self.state, trained=trained, last=last, trouble=trouble))
 
     def put_report(self, row: OutboxRow, drops: tuple[OutboxEntry, ...]) -> Persist:
         """Return the one transaction that makes a report exist, and marks its survey as answered; as ``put``."""
@@ -169,6 +171,13 @@ class Ledger:
     def trust(self, trusted: Trusted | None) -> None:
         """Believe this from now on; it becomes durable with the next transaction."""
         self.state = replace(self.state, trust=trusted)
+
+    def trouble(self, text: str) -> list[Persist]:
+        """Keep what is wrong, for who asks later; it is written when it is another matter than before."""
+        if text == self.state.trouble:
+            return []
+        self.state = replace(self.state, trouble=text)
+        return [self.save(recoverable=True)]
 
     def drift(self, seen: DriftSeen) -> None:
         """Keep what new samples say of the model; it becomes durable with the next transaction."""

@@ -112,6 +112,8 @@ class DurableState(Struct, frozen=True, kw_only=True):
     """What new samples said of the model when they were looked at last."""
     answered: list[str] = []
     """Ids of the surveys answered last: each is answered once."""
+    trouble: str = ""
+    """What was wrong with the last training; empty when nothing was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

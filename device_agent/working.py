@@ -155,6 +155,7 @@ class Working:
 
     def failed(self, event: TaskFailed, now: float, *, linked: bool) -> list[Command]:
         """Try again later, and with another copy of the model when it lies there."""
+        trained = self._parts.desk.work is not Work.EVALUATING
         if not self._parts.desk.ended(event.task):
             return []
         # Samples that are not there yet, or not good enough, are the device's everyday life.
@@ -162,14 +163,19 @@ class Working:
         told = Log(level=level, message="training failed", fields={"reason": event.reason})
         self._parts.desk.failed(event.reason, now)
         self._parts.announce.news(now)
+        kept = self._parts.ledger.trouble(event.reason) if trained else []
+        return [told, *kept, *self._after(event, now, linked=linked)]
+
+    def _after(self, event: TaskFailed, now: float, *, linked: bool) -> list[Command]:
+        """Return what follows from a failure besides another attempt."""
         held = self._parts.desk.held
         if event.fault == "backbone" and held is not None and self._parts.frozen.serves(held):
-            return [told, *self._parts.frozen.spoiled(held, now)]
+            return self._parts.frozen.spoiled(held, now)
         if event.fault == "candidate":
-            return [told, *self._trial.lost()]
+            return self._trial.lost()
         if event.fault != "cache":
-            return [told]
-        return [told, *self._down.drop_model(), *(self._down.start_over(now) if linked else [])]
+            return []
+        return [*self._down.drop_model(), *(self._down.start_over(now) if linked else [])]
 
     def data_changed(self, _event: DataChanged, _now: float) -> list[Command]:
         """Try at once what failed with the samples before, or waited for new ones."""

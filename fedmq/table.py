@@ -16,6 +16,7 @@ from rich.text import Text
 from fedmq.chart import bar, columns
 from fedmq.fleet import DeviceRow, FleetSummary
 from fedmq.units import bytes_text, count_text, number_text, percent_text, rate_text, seconds_text
+from protocol.status import DIVERGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,8 @@ STATE_STYLES = {
     "lost": "bold red",
 }
 STATE_SIGNS = {"training": "●", "fetching": "↓", "reporting": "↑", "idle": "○", "sleeping": "☾", "stopped": "■"}
+DIVERGING = Text("✗ diverging", style="red")
+"""In place of "idle": a device that does nothing because its trainings lead nowhere is not well."""
 CHART_LINES = 4
 FIGURES_WIDTH = 54
 """Of the header, beside the chart: enough for six-digit counts."""
@@ -230,6 +233,8 @@ def _table(rows: Sequence[DeviceRow], width: int) -> Table:
 
 
 def _state(row: DeviceRow) -> Text:
+    if row.state == "idle" and row.reason.startswith(DIVERGES):
+        return DIVERGING
     name = row.state or "?"
     return Text(f"{STATE_SIGNS.get(name, '✗')} {name}", style=STATE_STYLES.get(name, ""))
 

@@ -17,6 +17,9 @@ from protocol.fields import Counts, Figure, Reason, Seconds, Share
 
 MAX_STATUS_BYTES = 16 * 1024
 
+DIVERGES = "training diverges: "
+"""Begins the reason of a device whose trainings lead nowhere, for programs to tell it from one that is merely idle."""
+
 WorkName: TypeAlias = Literal["idle", "fetching", "training", "reporting", "sleeping", "stopped", "lost"]
 
 

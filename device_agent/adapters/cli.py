@@ -93,6 +93,7 @@ def _facts(
         **names,
         "version": version,
         "trained_version": durable.trained.version if durable.trained else None,
+        "trouble": _trouble(durable),
         "paused": durable.paused,
         "outbox_updates": len(entries),
         "outbox_bytes": sum(entry.size for entry in entries),
@@ -104,6 +105,14 @@ def _facts(
         "holdout_before": last.before,
         "holdout": last.after,
     }
+
+
+def _trouble(durable: DurableState) -> str | None:
+    """Return what was wrong with the last training, or is with its update."""
+    trained = durable.trained
+    if durable.trouble or trained is None or not trained.why:
+        return durable.trouble or None
+    return f"update of version {trained.version} rejected: {trained.why}"
 
 
 def say_readings(settings: AgentSettings) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import msgspec
 import numpy as np
 
+from device_agent import diverging
 from device_agent.adapters.data import Samples
 from device_agent.adapters.embedding import Embedder
 from device_agent.adapters.leaving import TaskLeftError, never
@@ -176,8 +177,7 @@ class Workbench:
         result = training.result(finished=ending == "finished")
         delta = result.parameters - start.parameters
         if not np.isfinite(delta).all():
-            mend = "lower [training] learning_rate, set clip_norm, or give features and labels a size near 1"
-            raise TaskError(f"the training diverged: parameters are not finite any more; {mend}", "model")
+            raise TaskError(diverging.NOT_FINITE, "model")
         encoded = _encoded(manifest.participation.codec, start.split.shared_of(delta), rng)
         made = self._own(task, model, start, parameters, result.parameters, word)
         # Stopped within further trainings: what there is is sent without it, or it might never come to its end.

@@ -7,6 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from device_agent.diverging import NOT_FINITE
 from fedmq.chart import bar, columns, resample
 from fedmq.fleet import FleetView
 from fedmq.table import Caption, fleet_table, plain_line, waiting_text
@@ -52,6 +53,16 @@ def drawn(view: FleetView, width: int, height: int = 40, caption: Caption = CAPT
     console.print(fleet_table(view.summary(), view.rows(1.0), caption, width=width, height=height))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_device_whose_training_diverges_is_not_called_idle(width: int) -> None:
+    view = busy_view(1)
+    view.observe(DeviceState(device_id="watch-1", state="idle", reason=NOT_FINITE), 1.0, device_id="watch-1")
+    text = drawn(view, width)
+    assert "✗ diverging" in text
+    assert "idle" not in text
+    assert "watch-1: training diverges: lower [training] learning_rate or set clip" in text
 
 
 @pytest.mark.parametrize("figures", [{}, PERSONAL])
