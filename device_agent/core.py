@@ -316,7 +316,8 @@ class DeviceCore:
         name = work_name(self._phase, parts.desk.work, fetching=parts.fetching, reporting=reporting)
         paused = "paused by command" if parts.ledger.state.paused else ""
         why = reason or parts.trust.reason or parts.desk.reason or self._up.reason or parts.frozen.reason
-        why = why or self._working.reason or self._down.reason or paused or parts.ledger.state.trouble
+        why = why or self._working.reason or self._down.reason or parts.bad_chunks or paused
+        why = why or parts.ledger.state.trouble
         drift = "its data drift" if parts.ledger.state.drift.drifting else ""
         why = "; ".join(text for text in (why, self._senses.reason, drift) if text)
         held = parts.desk.held

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from device_agent.commands import Command, DropBackbone, KeepChunk, Log, SeekBackbone, Subscribe, Unsubscribe
+from device_agent.commands import Command, DropBackbone, KeepChunk, Log, SeekBackbone
+from device_agent.pulling import WINDOW, Pull
 from device_agent.settings import MAX_MODEL_CHUNKS
-from protocol.backoff import full_jitter
 from protocol.errors import ProtocolError
 from protocol.messages import BlobRef
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 FILE_KIND = "tflite"
 """Kind of models that are files, and encoding of files' blobs."""
-
-WINDOW = 4
-"""Chunk topics subscribed at a time, as for models; what comes before its turn waits in memory."""
 
 
 def is_file(manifest: Manifest) -> bool:
@@ -49,27 +46,28 @@ def file_of(manifest: Manifest) -> BlobRef | None:
 class Frozen:
     """Follows the file that manifests name. One at a time, the same for all versions of an epoch.
 
-    Chunks are appended to a file in their order, so a kill costs the few that were under way. As ``Fetcher`` does, it
-    asks for ``model/current`` again when nothing comes, for that travels behind chunks that are merely slow.
+    Chunks are appended to a file in their order, so a kill costs the few that were under way, which wait in memory for
+    those before them. How they are asked for: see ``Pull``.
     """
 
     def __init__(self, topics: Topics, settings: AgentSettings, rng: random.Random) -> None:
-        self._topics = topics
-        self._rng = rng
-        self._max_bytes = settings.backbone.max_bytes
-        self._first_wait_s, self._max_wait_s = settings.outbox.receipt_timeout_s, settings.outbox.resend_max_s
+        outbox = settings.outbox
+        self._pull = Pull(topics, rng, first_wait_s=outbox.receipt_timeout_s, max_wait_s=outbox.resend_max_s)
+        self._max_bytes, self._look_again_s = settings.backbone.max_bytes, outbox.resend_max_s
         self._blob: BlobRef | None = None
         self._what = ""
-        self._ready = self._fetching = self._linked = False
+        self._ready = self._fetching = False
         self._next = 0
         """The first chunk that is not in the file."""
         self._early: dict[int, bytes] = {}
-        self._window: list[int] = []
-        self._failures = self._spoils = 0
-        self._paused = False
-        """Whether the manifest is waited for before going on."""
         self._trouble = ""
-        self.deadline: float | None = None
+        self._look_at: float | None = None
+        """When to look at a disk again that had no place."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``due`` has something to do, while there is a connection."""
+        return self._pull.deadline if self._fetching else self._look_at
 
     @property
     def fetching(self) -> bool:
@@ -79,14 +77,16 @@ class Frozen:
     @property
     def stalled(self) -> bool:
         """Whether the last attempt got nowhere, so that nobody should stay awake for it."""
-        return self._failures > 0 or self._spoils > 0
+        return self._pull.stalled
 
     @property
     def reason(self) -> str:
         """Why nothing can be trained without it; empty when it is here, or none is wanted."""
         if self._trouble or self._blob is None or self._ready:
             return self._trouble
-        return f"fetching the {self._what}, {self._blob.total_bytes:,} bytes" if self._fetching else ""
+        if not self._fetching:
+            return ""
+        return self._pull.trouble or f"fetching the {self._what}, {self._blob.total_bytes:,} bytes"
 
     def serves(self, manifest: Manifest | None) -> bool:
         """Return whether this version has the file that it needs."""
@@ -96,17 +96,13 @@ class Frozen:
 
     def link_up(self, now: float) -> None:
         """Expect the manifest, which every connection subscribes to first."""
-        self._linked = True
-        if self._fetching:
-            self._paused = True
-            self._wait(now)
+        self._pull.link_up(now, wanting=self._fetching)
 
     def link_down(self) -> None:
         """Forget the subscriptions: sessions are clean."""
-        self._linked = False
-        self._window = []
+        self._pull.link_down(wanting=True)
         self._early.clear()
-        self.deadline = None
+        self._look_at = None
 
     def follow(self, manifest: Manifest, now: float) -> list[Command]:
         """Have what the manifest needs: look for it, go on with it, or forget what nobody needs any more."""
@@ -114,10 +110,10 @@ class Frozen:
         if wanted is None:
             return self._forget()
         if wanted == self._blob and (self._ready or self._fetching):
-            return self._resume(now) if self._paused else []
+            return self._pull.announced(self._wanted(wanted), now) if self._fetching else []
         commands = self._set_down()
         if wanted != self._blob:
-            self._spoils, self._ready = 0, False
+            self._ready = False
         self._blob, self._what = wanted, "backbone" if manifest.backbone else "model's file"
         if wanted.total_bytes > self._max_bytes or wanted.chunk_count > MAX_MODEL_CHUNKS:
             return commands + self._refused(
@@ -132,7 +128,8 @@ class Frozen:
             return []
         if event.complete:
             commands, was = self._set_down(), self._ready
-            self._ready, self._trouble, self._spoils = True, "", 0
+            self._ready, self._trouble = True, ""
+            commands += self._pull.forget()
             told = Log(level="info", message=f"{self._what} ready", fields={"bytes": self._blob.total_bytes})
             return commands if was else [*commands, told]
         self._ready = False
@@ -140,21 +137,21 @@ class Frozen:
             return self._begin_again(event.reason, now)
         if event.reason:
             # A disk may have room again some day, and nobody would tell.
-            return self._refused(event.reason, now + self._max_wait_s)
+            return self._refused(event.reason, now + self._look_again_s)
         return [] if self._fetching else self._begin(self._blob, event.chunks, now)
 
     def _begin(self, blob: BlobRef, have: int, now: float) -> list[Command]:
         self._trouble = ""
         self._fetching, self._next = True, have
         fields: dict[str, object] = {"bytes": blob.total_bytes, "have": have, "of": blob.chunk_count}
-        return [Log(level="info", message=f"fetching {self._what}", fields=fields), *self._resume(now)]
+        told = Log(level="info", message=f"fetching {self._what}", fields=fields)
+        return [told, *self._pull.begin(blob, self._wanted(blob), now)]
 
     def _begin_again(self, reason: str, now: float) -> list[Command]:
         told = Log(level="warning", message=f"{self._what} spoiled: fetching it again", fields={"reason": reason})
         commands = [told, *self._set_down()]
-        self._fetching = self._paused = True
-        self._spoils += 1
-        self._wait(now)
+        self._fetching = True
+        self._pull.spoil(now, f"the {self._what} came wrong: {reason}")
         return commands
 
     def chunk(self, digest: str, index: int, payload: bytes, now: float) -> list[Command]:
@@ -163,30 +160,28 @@ class Frozen:
         if blob is None or not self._fetching or digest != blob.digest:
             return []
         if not payload:
-            self.deadline = now  # it was cleared: something newer must be there
-            return []
+            return self._pull.emptied(index, self._what, now)
         if not 0 <= index < blob.chunk_count:
             raise ProtocolError(f"chunk {index} of a backbone of {blob.chunk_count}")
         expected = min(blob.chunk_bytes, blob.total_bytes - index * blob.chunk_bytes)
         if len(payload) != expected:
-            raise ProtocolError(f"chunk {index} of the backbone has {len(payload)} bytes where {expected} belong")
-        if index not in self._window:
+            fault = f"chunk {index} of the {self._what} has {len(payload)} bytes where {expected} belong"
+            self._pull.trouble = fault
+            raise ProtocolError(fault)
+        if not self._pull.expects(index):
             return []
-        self._failures = 0
         self._early[index] = payload
-        return self._written(blob, now)
+        written = self._written(blob)
+        return [*written, *self._pull.took(index, self._wanted(blob), now, further=bool(written))]
 
     def due(self, now: float) -> list[Command]:
         """Ask for the manifest again when nothing comes, and the disk when it had no place."""
-        if self.deadline is None or now < self.deadline:
+        if self._fetching:
+            return self._pull.due(now)
+        if self._look_at is None or now < self._look_at:
             return []
-        if not self._fetching:
-            self.deadline = None
-            return [SeekBackbone(blob=self._blob)] if self._blob is not None and not self._ready else []
-        self._failures += 1
-        self._paused = True
-        self._wait(now)
-        return [Subscribe(topics=(self._topics.current_model,))]
+        self._look_at = None
+        return [SeekBackbone(blob=self._blob)] if self._blob is not None and not self._ready else []
 
     def spoiled(self, manifest: Manifest, now: float) -> list[Command]:
         """Fetch it again: what is on the disk is not what it was."""
@@ -194,36 +189,21 @@ class Frozen:
         self._blob = None
         return [DropBackbone(), *self.follow(manifest, now)]
 
-    def _written(self, blob: BlobRef, now: float) -> list[Command]:
-        done: list[int] = []
+    def _written(self, blob: BlobRef) -> list[Command]:
         commands: list[Command] = []
         while self._next in self._early:
             commands.append(KeepChunk(blob=blob, index=self._next, data=self._early.pop(self._next)))
-            done.append(self._next)
             self._next += 1
-        self._window = [index for index in self._window if index not in done]
-        self._wait(now)
-        if done:
-            commands.append(Unsubscribe(topics=self._names(done)))
-        last = self._window[-1] if self._window else self._next - 1
-        fresh = list(range(last + 1, min(self._next + WINDOW, blob.chunk_count)))
-        if fresh:
-            self._window += fresh
-            commands.append(Subscribe(topics=self._names(fresh)))
         return commands
 
-    def _resume(self, now: float) -> list[Command]:
-        self._paused = False
-        if self._blob is None or not self._linked:
-            return []
-        self._early.clear()
-        self._window = list(range(self._next, min(self._next + WINDOW, self._blob.chunk_count)))
-        self._wait(now)
-        return [Subscribe(topics=self._names(self._window))]
+    def _wanted(self, blob: BlobRef) -> list[int]:
+        """Return which of the next chunks are missing: as many as may wait in memory for the first of them."""
+        window = range(self._next, min(self._next + WINDOW, blob.chunk_count))
+        return [index for index in window if index not in self._early]
 
     def _refused(self, reason: str, again_at: float | None = None) -> list[Command]:
         commands = self._set_down()
-        self.deadline = again_at
+        self._look_at = again_at
         if reason == self._trouble:
             return commands
         self._trouble = reason
@@ -234,21 +214,11 @@ class Frozen:
             return []
         commands = self._set_down()
         self._blob, self._ready, self._trouble = None, False, ""
-        return [*commands, DropBackbone()]
+        return [*commands, *self._pull.forget(), DropBackbone()]
 
     def _set_down(self) -> list[Command]:
-        window, self._window = self._window, []
         self._early.clear()
-        self._fetching = self._paused = False
-        self._next = self._failures = 0
-        self.deadline = None
-        return [Unsubscribe(topics=self._names(window))] if window else []
-
-    def _names(self, indices: list[int]) -> tuple[str, ...]:
-        digest = self._blob.digest if self._blob else ""
-        return tuple(self._topics.blob(digest, index) for index in indices)
-
-    def _wait(self, now: float) -> None:
-        failures = max(self._failures, self._spoils)
-        extra = full_jitter(self._rng, failures, self._first_wait_s, self._max_wait_s) if failures else 0.0
-        self.deadline = now + self._first_wait_s + extra
+        self._fetching = False
+        self._next = 0
+        self._look_at = None
+        return self._pull.end()

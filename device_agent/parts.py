@@ -58,6 +58,11 @@ class Parts:
         return frozen or any(each.target is not None and not each.stalled for each in fetchers)
 
     @property
+    def bad_chunks(self) -> str:
+        """What is wrong with what the broker sends of a model or a candidate; empty: nothing."""
+        return self.fetch.reason or self.fetch_candidate.reason
+
+    @property
     def next_name(self) -> tuple[str, int]:
         """Incarnation and sequence of the update that will be made next."""
         return self.incarnation, self.ledger.state.next_sequence

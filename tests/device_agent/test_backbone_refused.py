@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from device_agent.adapters.backbone_files import BackboneFiles, backbone_path
 from device_agent.commands import KeepChunk, SeekBackbone, Subscribe
 from device_agent.events import BackboneFound
-from device_agent.frozen import WINDOW, Frozen
+from device_agent.frozen import Frozen
+from device_agent.pulling import WINDOW
 from device_agent.settings import BackboneSettings
 from protocol.chunks import blob_of, split
 from protocol.errors import ProtocolError

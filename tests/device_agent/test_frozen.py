@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.adapters.backbone_files import BackboneFiles, backbone_path
-from device_agent.frozen import WINDOW, Frozen
+from device_agent.frozen import Frozen
+from device_agent.pulling import WINDOW
 from protocol.chunks import blob_of, split
 from protocol.messages import BackboneRef, Manifest
 from tests.device_agent.harness import TOPICS, manifest, settings
