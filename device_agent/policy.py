@@ -168,7 +168,12 @@ def _too_little(what: str, limit: int, found: int | None, *, held: bool) -> str:
     better = limit * (1.0 + FREE_MARGIN)
     if found >= (better if held else limit):
         return ""
-    return f"{found / 1e6:.3g} MB of {what} free, goes on at {better / 1e6:.3g} MB"
+    return f"{_megabytes(found)} of {what} free, goes on at {_megabytes(better)}"
+
+
+def _megabytes(size: float) -> str:
+    # Of three digits alone 2.5 GB would become 2.5e+03 MB.
+    return f"{size / 1e6:.0f} MB" if size >= 1e8 else f"{size / 1e6:.3g} MB"  # noqa: PLR2004 - three digits
 
 
 def _metered(settings: PolicySettings, case: Case) -> str:

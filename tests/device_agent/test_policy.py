@@ -63,6 +63,8 @@ def holds(rule: dict[str, Any], *, before: str = "", running: bool = False, own:
         ({"min_free_memory_bytes": 40 * MB}, {"free_memory_bytes": 40 * MB}, ""),
         ({"min_free_memory_bytes": 40 * MB}, {"free_memory_bytes": 39 * MB},
          "39 MB of memory free, goes on at 50 MB"),
+        ({"min_free_memory_bytes": 2000 * MB}, {"free_memory_bytes": 1_234_567_890},
+         "1235 MB of memory free, goes on at 2500 MB"),
         ({"min_free_memory_bytes": 40 * MB}, {"free_memory_bytes": 49 * MB, "before": "memory"},
          "49 MB of memory free, goes on at 50 MB"),
         ({"min_free_memory_bytes": 40 * MB}, {"free_memory_bytes": 50 * MB, "before": "memory"}, ""),
