@@ -38,22 +38,6 @@ class StateLock:
         os.close(self._fd)
 
 
-def is_locked(directory: Path) -> bool:
-    """Return whether a process holds the lock; this one must not hold it itself."""
-    try:
-        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        # Shared: two processes that look at the same moment do not take each other for an aggregator.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def _owner(fd: int) -> str:
     text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
     return f"pid {text}" if text.isdecimal() else "its pid is not known"

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from aggregator.adapters.errors import StoreDamaged, StoreError, StoreRefused
-from aggregator.adapters.lock import StoreInUse, is_locked
+from aggregator.adapters.lock import StoreInUse
 from aggregator.adapters.opening import KEPT_INSTANCES, KEPT_WRECKS
 from aggregator.adapters.registry import open_registry
 from aggregator.adapters.schema import DATABASE_NAME, connect
 from aggregator.adapters.snapshot import SNAPSHOT_NAME, Snapshot, read_snapshot, write_snapshot
 from aggregator.records import Restored, Shelf
 from protocol.chunks import digest_of
-from tests.support.stores import contribution, journal, opened, saved, vector
+from tests.support.stores import contribution, is_locked, journal, opened, saved, vector
 
 LAYOUT = "a" * 64
 

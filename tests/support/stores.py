@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.adapters.lock import StateLock, StoreInUse
 from aggregator.adapters.opening import FirstVersion, Founding, open_store
 from aggregator.adapters.store import Store
 from aggregator.buffer import Contribution
@@ -107,6 +108,15 @@ def saved(number: int, lineage: tuple[Contribution, ...], outcome: Outcome = "pu
     return SaveAggregation(
         aggregation=aggregation, version=record, server=server, shelf=tuple(shelf_of(number, record)), withdrawn=()
     )
+
+
+def is_locked(directory: Path) -> bool:
+    """Return whether somebody works on the store in this directory."""
+    try:
+        StateLock(directory).release()
+    except StoreInUse:
+        return True
+    return False
 
 
 @contextmanager
