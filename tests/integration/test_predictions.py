@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from protocol.link import Received
 from protocol.topics import Topics
+from tests.support.fast_sensors import STEP_S, FastSensors
 from tests.support.federation import wait_until
 from tests.support.patience import PATIENCE_S
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from fedmq.embedded_broker import EmbeddedBroker
     from tests.support.links import Links, Peer
 
-STEP_S = 0.1
 WINDOW, STRIDE = 10, 5
 TOPIC = "press-1/state"
 
@@ -89,53 +87,20 @@ NEWEST = 40
 """So many predictions, in a row, by models that have learnt: nobody knows beforehand which version that will be."""
 
 
-MOST_AHEAD = 300
-"""Rows that wait between sensor and prediction: far fewer than what any queue on the way would drop."""
-
-
-class Press:
-    """A sensor that measures a press at rest and at work by turns, faster than life, until it is stopped.
-
-    It never runs away from those who predict, however slow they are: what is dropped then would be our own fault.
-    """
+class Press(FastSensors):
+    """A press, at rest and at work by turns."""
 
     def __init__(self, peer: Peer, predicted: Callable[[], float | None]) -> None:
-        """``predicted``: the end of the window that was predicted last, if any was."""
-        self._peer = peer
-        self._predicted = predicted
+        super().__init__(peer, ("press-1",), self._measured, lambda _device: predicted())
         self._rng = np.random.default_rng(0)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        # Two days ago: however long this takes, no row is from the future.
-        self.begun = time.time() - 2 * 86400.0
-        self.rows = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def state_at(self, moment: float) -> str:
         return "work" if int((moment - self.begun) / 6.0) % 2 else "rest"
 
-    def _pause_s(self) -> float:
-        predicted = self._predicted()
-        if predicted is None:
-            return 0.02  # whether anybody listens yet cannot be seen
-        ahead = self.rows - (predicted - self.begun) / STEP_S
-        return 0.005 if ahead < MOST_AHEAD else 0.05
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._pause_s()):
-            moment = self.begun + self.rows * STEP_S
-            state = self.state_at(moment)
-            x, y = self._rng.normal(3.0 if state == "work" else 0.0, 1.0, 2)
-            row = {"time": moment, "x": round(x, 3), "y": round(y, 3), "state": state}
-            if self._peer.link.publish("press-1/motion", json.dumps(row).encode()):
-                self.rows += 1
+    def _measured(self, _device: str, moment: float) -> dict[str, Any]:
+        state = self.state_at(moment)
+        x, y = self._rng.normal(3.0 if state == "work" else 0.0, 1.0, 2)
+        return {"x": round(x, 3), "y": round(y, 3), "state": state}
 
 
 @pytest.fixture
