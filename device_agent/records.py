@@ -52,7 +52,7 @@ class Counters(Struct, frozen=True, kw_only=True):
     reports_rejected: int = 0
     reports_dropped: int = 0
     models_received: int = 0
-    """Fetched and kept, in whichever way."""
+    """Fetched and kept, in whichever way. On the disk with the next transaction, mostly that of the update."""
     models_from_delta: int = 0
     """Of these, made of the one before and a small step."""
     refusals: dict[str, int] = {}

@@ -73,6 +73,23 @@ def test_a_device_that_holds_the_base_fetches_the_step_alone() -> None:
     assert (metrics.models_received, metrics.models_from_delta, metrics.refusals) == (2, 1, {})
 
 
+def test_the_count_of_steps_is_on_the_disk_with_the_update_that_follows_or_the_end() -> None:
+    """A transaction of its own would be a page of the card for each version. Metrics have the count meanwhile."""
+    for trains in (True, False):
+        driver = trained()
+        what = offer()
+        driver.announce(what)
+        pieces(driver, what.deltas[0])
+        assert driver.disk.durable.counters.models_from_delta == 0
+
+        if trains:
+            driver.finish_training()
+        else:
+            driver.give(ev.StopRequested(reason="asked"))
+            driver.wait(1.0)
+        assert driver.disk.durable.counters.models_from_delta == 1
+
+
 def test_no_subscription_stays_open_after_the_step() -> None:
     driver = trained()
     what = offer()
