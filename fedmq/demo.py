@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fedmq.display import Display
     from fedmq.embedded_broker import EmbeddedBroker, Kind
     from fedmq.ground import Ground
+    from fedmq.processes import Child
     from fedmq.workshop import Workshop
 
 FAILURES = (DemoDataError, FolderError, embedded_broker.BrokerError, ChildDiedError, BooksError)
@@ -108,7 +109,7 @@ class Demo:
             place = self._ground(stack, folder, cast)
             workshop, broker = place.workshop, place.broker
             agents = {plan.name: workshop.agent(plan.name) for plan in cast.plans}
-            stage = Stage(agents, workshop.aggregator(), broker, [workshop.wrists()] if cast.worn else [])
+            stage = Stage(agents, workshop.aggregator(), broker, self._others(workshop, cast))
             stack.callback(stage.kill_all)  # whatever happens; after a good end there is nobody left
             lookout = self._lookout(stack, place, cast)
             audience = self._audience(stack, place, cast)
@@ -144,6 +145,12 @@ class Demo:
             return ground.elsewhere(stack, folder, self._federation, wanted, write)
         return ground.plain(stack, folder, self._federation, wanted, write)
 
+    def _others(self, workshop: Workshop, cast: _Cast) -> list[Child]:
+        """Return who plays no part in the federation."""
+        if cast.worn:
+            return [workshop.wrists()]
+        return [workshop.examiner(sorted(plan.name for plan in cast.plans))] if self._options.task.labelled else []
+
     def _lookout(self, stack: ExitStack, place: Ground, cast: _Cast) -> Lookout:
         watcher = Watcher(place.settings, self._federation)
         watcher.start()
@@ -158,6 +165,7 @@ class Demo:
                 security=f"mutual {place.tls}, signed models, sealed updates" if place.tls else "",
             ),
             place.strangers,
+            examined=place.workshop.examined,
         )
 
     @staticmethod

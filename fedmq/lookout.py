@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aggregator.adapters.control import CommandRequest, ControlFailed, NotRunning, SurveyRequest, ask
 from aggregator.adapters.errors import StoreError
 from aggregator.adapters.registry import NotKept, open_registry
+from fedmq.answers import read_answers
 from fedmq.table import Caption
 
 if TYPE_CHECKING:
@@ -50,12 +51,15 @@ class Lookout:
         state_dir: Path,
         backdrop: Backdrop,
         strangers: Strangers | None = None,
+        *,
+        examined: Path | None = None,
     ) -> None:
         self._watcher = watcher
         self._display = display
         self._state_dir = state_dir
         self._backdrop = backdrop
         self._strangers = strangers
+        self._examined = examined
         self.survey = ""
         """In which the fleet says how large its errors are; empty: it was not asked."""
         self._first_pause: float | None = None
@@ -74,6 +78,7 @@ class Lookout:
             reference=backdrop.reference,
             reference_name="one device alone",
             security=backdrop.security,
+            answers=read_answers(self._examined) if self._examined else None,
         )
         self._display.show(self._watcher.view, caption, elapsed_s, time.monotonic())
 

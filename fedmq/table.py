@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmq.chart import bar, columns
-from fedmq.fleet import DeviceRow, FleetSummary
+from fedmq.fleet import OFFLINE, DeviceRow, FleetSummary
 from fedmq.units import bytes_text, count_text, number_text, percent_text, rate_text, seconds_text
 from protocol.status import DIVERGES
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
+
+    from fedmq.answers import Answered, Answers
 
 Cell: TypeAlias = Callable[[DeviceRow], Text | str]
 """A plain string is markup to rich: whatever comes from the network has to be a ``Text``."""
@@ -52,6 +54,9 @@ WAITS = "waits: "
 """So begins what a board says that cannot spare a training now: by its own policy, nothing is wrong."""
 THREE_MORE = 18
 """Columns that three accuracies take, instead of one."""
+PREDICTS_FROM = 90
+"""Columns that a terminal has to have for each device's newest answer; the line below the table is for all."""
+PREDICTS_WIDTH = 9
 FAR_BEHIND = 3
 """Versions; from here on the column turns yellow."""
 QUIET_S = 60.0
@@ -70,6 +75,8 @@ class Caption:
     reference_name: str = ""
     security: str = ""
     """How the federation is guarded; shown with its name."""
+    answers: Answers | None = None
+    """What devices predict on examples that they hold out; None: nobody asks them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +96,29 @@ def fleet_table(
     """Return header and table for a terminal of this size; rows that do not fit are summed up in a last line."""
     width = min(width, MAX_WIDTH)
     header = _header(summary, caption, width)
-    words = _reasons(rows, width)
+    words = [*_predictions(caption.answers, width), *_reasons(rows, width)]
     room = max(1, height - CHART_LINES - 7 - len(words))
     shown = rows if len(rows) <= room else rows[: room - 1]
     parts: list[RenderableType] = [header]
     if rows:
-        parts.append(_table(shown, width))
+        parts.append(_table(shown, width, caption.answers))
     else:
         parts.append(Text("  no device has been heard of yet", style="bright_black"))
     hidden = len(rows) - len(shown) + summary.unlisted
     if hidden:
         parts.append(Text(f"  … and {hidden} more", style="bright_black"))
     return Group(*parts, *words)
+
+
+def _predictions(answers: Answers | None, width: int) -> list[Text]:
+    """Return in one line what computes, and how often it is right."""
+    if answers is None or not answers.asked:
+        return []
+    line = Text("  predicted by ", style="bright_black")
+    line.append(answers.by, style="bold" if answers.by != "numpy" else "")
+    line.append(f", on held-out data: {answers.right} of the last {answers.asked} right")
+    line.truncate(width, overflow="ellipsis")
+    return [line]
 
 
 def _reasons(rows: Sequence[DeviceRow], width: int) -> list[Text]:
@@ -217,19 +235,32 @@ def _buffer(filled: int, goal: int | None) -> str:
     return "buffer " + "■" * min(filled, goal) + "□" * max(0, goal - filled)
 
 
-def _table(rows: Sequence[DeviceRow], width: int) -> Table:
+def _table(rows: Sequence[DeviceRow], width: int, answers: Answers | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bright_black", width=width, padding=(0, 1, 0, 0), show_edge=False)
     own = _own(rows)
-    room = width - (THREE_MORE if own == "personal" else 0)
+    said = answers.devices if answers is not None and width >= PREDICTS_FROM else {}
+    room = width - (THREE_MORE if own == "personal" else 0) - (PREDICTS_WIDTH if said else 0)
     chosen = [
         column for column in _COLUMNS if (room >= column.from_width or not column.from_width) and own in column.of
     ]
     for column in chosen:
         table.add_column(column.title, justify=column.align, no_wrap=True, overflow="ellipsis")
+    if said:
+        table.add_column("predicts", no_wrap=True, min_width=PREDICTS_WIDTH - 1)
     for row in rows:
         style = "dim" if row.state in {"sleeping", "stopped", "lost"} else ""
-        table.add_row(*(column.cell(row) for column in chosen), style=style)
+        cells = [column.cell(row) for column in chosen]
+        table.add_row(*cells, *([_predicts(row, said.get(row.device_id))] if said else []), style=style)
     return table
+
+
+def _predicts(row: DeviceRow, answer: Answered | None) -> Text:
+    """Return the newest answer, and what would have been right if it is wrong; of who is off, none."""
+    if answer is None or row.state in OFFLINE:
+        return Text("")
+    if answer.said == answer.truth:
+        return Text(f"{answer.said} ✔", style="green")
+    return Text.assemble((f"{answer.said} ✘", "red"), (f" is {answer.truth}", "bright_black"))
 
 
 def _state(row: DeviceRow) -> Text:

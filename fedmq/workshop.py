@@ -6,8 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import numpy as np
 
+from fedmq.answers import PLAN, Examined, Plan
 from fedmq.demo_plan import HOLDOUT, agent_toml, aggregator_toml
 from fedmq.demo_sensors import FEATURES
 from fedmq.processes import Child
@@ -98,6 +100,29 @@ class Workshop:
     def wrists(self) -> Child:
         """Return the process that plays all watches, not yet started."""
         return Child("sensors", [sys.executable, "-m", "fedmq.wrists", str(self.sensors)], self.folder / "sensors.log")
+
+    def examiner(self, names: Sequence[str]) -> Child:
+        """Return the process that asks these devices' models what they make of what the devices hold out."""
+        place = self.examined
+        place.mkdir(exist_ok=True)
+        plan = Plan(
+            devices=[
+                Examined(
+                    name=name,
+                    state_dir=str(self.device_state(name)),
+                    data=str(self.folder / f"{name}.npz"),
+                    holdout=HOLDOUT,
+                )
+                for name in names
+            ]
+        )
+        (place / PLAN).write_bytes(msgspec.json.encode(plan))
+        return Child("examiner", [sys.executable, "-m", "fedmq.examiner", str(place)], self.folder / "examiner.log")
+
+    @property
+    def examined(self) -> Path:
+        """Where that process says what it was told."""
+        return self.folder / "examined"
 
     def aggregator(self) -> Child:
         """Return the aggregator's process, not yet started."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -22,6 +23,7 @@ from aggregator.measured import Measured
 from fedmq import demo_digits, demo_task
 from fedmq.__main__ import TaskName, app
 from fedmq.aftermath import Aftermath, Threshold
+from fedmq.answers import PLAN, Plan
 from fedmq.audit import AggregatorBooks, audit
 from fedmq.baseline import Baseline, Score, judge, measure
 from fedmq.demo_data import Samples
@@ -166,6 +168,8 @@ def test_digits_are_learned_compared_and_exported(tmp_path: Path) -> None:
     assert {"own_accuracy_global", "own_accuracy_personal", "own_accuracy_local"} <= set(found)
     assert 0.0 <= found["own_accuracy_personal"]["worst"] <= found["own_accuracy_personal"]["mean"] <= 1.0
     assert found["tflite"].startswith("ai-edge-litert")
+    asked = msgspec.json.decode((tmp_path / "kept" / "examined" / PLAN).read_bytes(), type=Plan)
+    assert [one.name for one in asked.devices] == [f"camera-{number}" for number in range(1, 5)]
     assert found["tflite_float32"]["difference"] < 1e-5
     assert (tmp_path / "kept" / "final.tflite").stat().st_size == found["tflite_float32"]["bytes"]
     assert (tmp_path / "kept" / "final-int8.tflite").stat().st_size == found["tflite_int8"]["bytes"]

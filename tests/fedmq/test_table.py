@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from device_agent.diverging import NOT_FINITE
+from fedmq.answers import Answered, Answers
 from fedmq.chart import bar, columns, resample
 from fedmq.fleet import FleetView
 from fedmq.table import Caption, fleet_table, plain_line, waiting_text
@@ -78,6 +80,30 @@ def test_nothing_is_cut_off_at_any_width(width: int, figures: dict[str, Any]) ->
     assert "watch-2 was killed" in text
     for state in STATES:
         assert state in text
+
+
+def answered(said: int, truth: int, by: str = "ai-edge-litert 2.3.0") -> Answered:
+    return Answered(version=7, said=said, truth=truth, right=40, asked=50, by=by)
+
+
+@pytest.mark.parametrize("width", [80, 90, 98, 100, 104, 110, 120, 126, 130, 140, 200])
+def test_predictions_fit_at_any_width(width: int) -> None:
+    said = {f"watch-{number}": answered(3, 3 + number % 2) for number in range(1, 8)}
+    caption = replace(CAPTION, answers=Answers(devices=said))
+    text = drawn(busy_view(**PERSONAL), width, caption=caption)
+    assert "…" not in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    assert "predicted by ai-edge-litert 2.3.0, on held-out data: 280 of the last 350 right" in text
+    assert ("predicts" in text) == ("3 ✘ is 4" in text) == ("3 ✔" in text) == (width >= 90)
+
+
+def test_who_is_off_predicts_nothing() -> None:
+    said = {"watch-6": answered(2, 2), "watch-1": answered(5, 5, by="numpy")}
+    text = drawn(busy_view(**PERSONAL), 100, caption=replace(CAPTION, answers=Answers(devices=said)))
+    assert "5 ✔" in text
+    assert "2 ✔" not in text, "watch-6 is stopped"
+    assert "predicted by ai-edge-litert 2.3.0 and numpy" in text
+    assert "predict" not in drawn(busy_view(), 100, caption=replace(CAPTION, answers=Answers(devices={})))
 
 
 def test_where_devices_have_models_of_their_own_three_are_compared() -> None:
