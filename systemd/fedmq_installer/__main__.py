@@ -55,7 +55,7 @@ def _carry_out(machine: Machine, options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    return Source(options.wheels, build=options.build)
+    return Source(options.wheels, build=options.build, system_packages=options.system_packages)
 
 
 def _patience(options: argparse.Namespace) -> Patience:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         ("resume", "decide about an upgrade that was interrupted (the next boot does so, too)"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(wheels=None, build=False, patience=PATIENCE_S, settle=SETTLE_S)
+        command.set_defaults(wheels=None, build=False, system_packages=False, patience=PATIENCE_S, settle=SETTLE_S)
         if name not in ("broker", "resume"):
             _add_source(command)
         if name != "broker":
@@ -94,6 +94,11 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wheels", type=Path, metavar="DIR", help="a folder of wheels instead of the package index")
     command.add_argument(
         "--build", action="store_true", help="compile what has no wheel for this machine (needs a compiler, and time)"
+    )
+    command.add_argument(
+        "--system-packages",
+        action="store_true",
+        help="use the machine's own Python packages where they are new enough (python3-numpy on 32-bit ARM)",
     )
 
 

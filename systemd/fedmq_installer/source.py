@@ -25,6 +25,8 @@ class Source:
     """A folder of wheels, for machines without a network; None: the package index, and fedmq from the clone."""
     build: bool = False
     """Compile what has no wheel; otherwise that is an error, told at once and not after an hour."""
+    system_packages: bool = False
+    """Take what the machine's own packages give (python3-numpy, where there is no wheel), in place of pip's."""
     clone: Path = CLONE
 
     def check(self) -> None:
@@ -54,6 +56,10 @@ class Source:
         index = ["--no-index", f"--find-links={self.wheels.resolve()}"] if self.wheels else []
         return [*index, "--prefer-binary" if self.build else "--only-binary=:all:"]
 
+    def environment(self) -> list[str]:
+        """Return the options of venv."""
+        return ["--system-site-packages"] if self.system_packages else []
+
     def version_id(self, extra: str, python: str) -> str:
         """Return the name of the version: the release's number, and a digest of all that makes it what it is."""
         digest = hashlib.sha256()
@@ -65,6 +71,8 @@ class Source:
         yield "extra", extra.encode()
         about = "import platform, sys; print(sys.version, platform.machine())"
         yield "python", python.encode() + subprocess.run([python, "-c", about], capture_output=True, check=True).stdout
+        if self.system_packages:
+            yield "environment", b"system packages"
         if self.wheels is not None:
             yield "wheels", "\n".join(sorted(path.name for path in self.wheels.glob("*.whl"))).encode()
         own = [self.wheel()] if self.wheel() else [self.clone / name for name in self._names()]

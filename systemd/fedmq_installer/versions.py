@@ -79,7 +79,8 @@ class Versions:
         # pip's temporary files beside it, not in /tmp, which is small memory on some boards.
         workshop = folder / f"{INCOMPLETE}workshop"
         workshop.mkdir(mode=0o755, parents=True)
-        self._run([self._machine.python, "-m", "venv", str(folder)], workshop, "the environment could not be made")
+        venv = [self._machine.python, "-m", "venv", *source.environment(), str(folder)]
+        self._run(venv, workshop, "the environment could not be made")
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--no-cache-dir", "--no-input"]
         options = ["--disable-pip-version-check", "--no-warn-script-location", *source.options()]
         self._run([*pip, *options, source.requirement(extra, workshop)], workshop, _advice(source))

@@ -96,6 +96,18 @@ def test_install_again_and_uninstall(root: Path, wheels: Path) -> None:
     assert install(root, "uninstall") == "nothing of it was installed\n"
 
 
+def test_the_packages_of_the_machine_are_seen_on_request_alone(root: Path, wheels: Path) -> None:
+    install(root, "agent", "--wheels", str(wheels))
+    alone = current(root)
+    assert "include-system-site-packages = false" in (root / "opt/fedmq/venv/pyvenv.cfg").read_text()
+
+    install(root, "upgrade", "--wheels", str(wheels), "--system-packages")
+
+    assert current(root) != alone
+    assert "include-system-site-packages = true" in (root / "opt/fedmq/venv/pyvenv.cfg").read_text()
+    assert told(root) == "fedmq 0.1.0"
+
+
 def test_two_roles_upgrade_and_one_taken_away(root: Path, wheels: Path, tmp_path: Path) -> None:
     versioned(root, "first")
     install(root, "aggregator", "--wheels", str(wheels))  # a version for both
