@@ -68,7 +68,7 @@ def statistics_of(model: Model, data: Dataset, between: Between = go_on) -> Feat
     found = FeatureStatistics.of(data.x.reshape(-1, columns), None, classes, between)
     if not classes:
         return found
-    return replace(found, classes=np.bincount(data.y, minlength=classes).astype(np.int64))
+    return replace(found, classes=np.bincount(data.y.astype(np.intp, copy=False), minlength=classes).astype(np.int64))
 
 
 def metrics_to_data(metrics: Metrics) -> dict[str, Any]:

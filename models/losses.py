@@ -46,8 +46,8 @@ class _CrossEntropy:
     def __init__(self, rows: int, classes: int) -> None:
         self._rows = rows
         self._share = np.float32(1.0 / rows)
-        self._first = np.arange(rows, dtype=np.int64) * classes
-        self._index = np.empty(rows, np.int64)
+        self._first = np.arange(rows, dtype=np.intp) * classes
+        self._index = np.empty(rows, np.intp)
         self._picked = np.empty(rows, np.float32)
         self._peak = np.empty((rows, 1), np.float32)
         self._total = np.empty(rows, np.float32)
@@ -83,8 +83,8 @@ class _WeightedCrossEntropy:
 
     def __init__(self, rows: int, classes: int, weights: FloatArray) -> None:
         self._shares = (weights / rows).astype(np.float32)
-        self._first = np.arange(rows, dtype=np.int64) * classes
-        self._index = np.empty(rows, np.int64)
+        self._first = np.arange(rows, dtype=np.intp) * classes
+        self._index = np.empty(rows, np.intp)
         self._picked = np.empty(rows, np.float32)
         self._share = np.empty(rows, np.float32)
         self._peak = np.empty((rows, 1), np.float32)
@@ -99,7 +99,7 @@ class _WeightedCrossEntropy:
         index = np.add(wanted, self._first, out=self._index)
         flat = output.reshape(-1)
         flat.take(index, out=self._picked, mode="clip")
-        share = self._shares.take(wanted, out=self._share, mode="clip")
+        share = self._shares.take(wanted.astype(np.intp, copy=False), out=self._share, mode="clip")
         np.exp(output, out=output)
         total = np.dot(output, self._ones, out=self._total)
         column = np.divide(self._share_column, self._total_column, out=self._peak)

@@ -96,8 +96,9 @@ def place_steps(
     older = max(0, int(there.sum()) - most)
     cut = np.clip(older - (np.cumsum(there) - there), 0, there)
     lowest, there = lowest + cut, there - cut
-    offsets = np.arange(int(there.sum())) - np.repeat(np.cumsum(there) - there, there)
-    return Placement(first=(np.repeat(lowest, there) + offsets) * frame.stride, gap=gap, older=older)
+    each = there.astype(np.intp, copy=False)
+    offsets = np.arange(int(there.sum())) - np.repeat(np.cumsum(there) - there, each)
+    return Placement(first=(np.repeat(lowest, each) + offsets) * frame.stride, gap=gap, older=older)
 
 
 def _first_step(times: Doubles, every_s: float) -> IntArray:

@@ -54,7 +54,8 @@ class Grid:
         with np.errstate(invalid="ignore"):
             places = self._places(values.astype(np.float64, copy=False))
         places += np.arange(columns, dtype=np.int64) * self.size
-        found = np.bincount(places[there], minlength=columns * self.size) if rows else np.zeros(columns * self.size)
+        taken = places[there].astype(np.intp, copy=False)
+        found = np.bincount(taken, minlength=columns * self.size) if rows else np.zeros(columns * self.size)
         return found.astype(np.int64, copy=False).reshape(columns, self.size)
 
     def quantiles(self, counts: NDArray[np.int64], shares: Sequence[float]) -> list[float]:

@@ -187,8 +187,14 @@ def _of_block(x: NDArray[np.floating[Any]], labels: NDArray[np.int64] | None, cl
         minimum=lowest,
         maximum=highest,
         buckets=GRID.count(values),
-        classes=np.bincount(labels, minlength=classes) if labels is not None else np.zeros(classes, np.int64),
+        classes=_per_class(labels, classes),
     )
+
+
+def _per_class(labels: NDArray[np.int64] | None, classes: int) -> NDArray[np.int64]:
+    if labels is None:
+        return np.zeros(classes, np.int64)
+    return np.bincount(labels.astype(np.intp, copy=False), minlength=classes).astype(np.int64, copy=False)
 
 
 def _counts(name: str, found: object, size: int, most: int) -> NDArray[np.int64]:

@@ -83,6 +83,12 @@ def squared_norm(vector: FloatArray) -> float:
     return float(np.vdot(vector, vector))
 
 
+def _numbers(data: bytes, kind: np.dtype[np.float32], count: int = -1) -> FloatArray:
+    """Return a view of the bytes; a copy where they lie across words: 32-bit ARM ends a process that computes there."""
+    found = np.frombuffer(data, kind, count)
+    return found if found.flags.aligned else found.copy()
+
+
 def _codec(name: str) -> Codec:
     codec = CODECS.get(name)
     if codec is None:
@@ -95,7 +101,7 @@ def _encode_f32(vector: FloatArray, _rng: np.random.Generator) -> bytes:
 
 
 def _decode_f32(data: bytes, _size: int) -> FloatArray:
-    return np.frombuffer(data, _LITTLE_F4).astype(np.float32, copy=False)
+    return _numbers(data, _LITTLE_F4).astype(np.float32, copy=False)
 
 
 def _encode_f16(vector: FloatArray, _rng: np.random.Generator) -> bytes:
@@ -130,7 +136,7 @@ def _encode_int8(vector: FloatArray, rng: np.random.Generator) -> bytes:
 
 def _decode_int8(data: bytes, size: int) -> FloatArray:
     blocks = _blocks(size)
-    scales = np.frombuffer(data, "<f4", blocks)
+    scales = _numbers(data, _LITTLE_F4, blocks)
     # One comparison of bits says no to NaN, infinity, every negative and whatever would overflow.
     if blocks and int(scales.view("<u4").max()) > _LARGEST_SCALE_BITS:
         raise ProtocolError("an int8 scale is negative, not finite or too large")
