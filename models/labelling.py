@@ -81,5 +81,5 @@ def _spans(  # noqa: PLR0917 - what is done to what
     # Spans overlap: so many rows are read as they are long together.
     for part in pieces(len(first), values.itemsize * int((behind - first).max()), between):
         borders = np.stack([first[part], behind[part]], axis=1).ravel()
-        found[part] = ufunc.reduceat(padded, borders)[::2]
+        found[part] = ufunc.reduceat(padded, borders.astype(np.intp, copy=False))[::2]
     return np.where(behind > first, found, neutral)
