@@ -14,7 +14,7 @@ X = np.zeros((2, 2), np.float32)
 
 
 def test_right_arrays_are_taken_as_they_are() -> None:
-    y = np.array([0, 2])
+    y = np.array([0, 2], np.int64)
     data = Dataset.for_model(CLASSES, X, y)
     assert np.shares_memory(data.x, X)
     assert np.shares_memory(data.y, y)
