@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from device_agent.adapters.attempts import Attempts
 from models.errors import TfliteError
 from models.network import Model
 from models.parameters import FloatArray
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-4
 """Beside NumPy's answer, relative above 1; measured are differences below 1e-6. More means that a runtime is broken."""
 
+MARK_NAME = "tflite.trying"
+"""Beside the file of the current version."""
+
 PROBES = 4
 """So many made-up examples are asked of a new version both ways, before it is used."""
 
@@ -31,7 +35,8 @@ class ServingPredictor:
     """A predictor for any thread, whose parameters are exchanged without a gap. ``update`` comes first.
 
     A runtime that is missing, fails or answers otherwise than NumPy is not used, ``why_not`` says so, and NumPy
-    answers. With ``path`` the device's other programs find the current version there as a ``.tflite`` file.
+    answers. With ``path`` the device's other programs find the current version there as a ``.tflite`` file, and a mark
+    beside it counts the processes that a runtime took down, as one built for another processor does: after some, NumPy.
     """
 
     def __init__(self, model: Model, path: Path | None = None, *, tflite: bool = True) -> None:
@@ -41,6 +46,7 @@ class ServingPredictor:
         self._predictor: Predictor | None = None
         self._file: TfliteModel | None = None
         self._runtime: Runtime | None = None
+        self._attempts: Attempts | None = None
         self.why_not = "" if tflite else "switched off"
         """Why NumPy predicts; empty when a runtime does."""
         if tflite:
@@ -77,6 +83,9 @@ class ServingPredictor:
             except TfliteError as exc:
                 self.why_not = str(exc)
                 log.warning(f"NumPy predicts, not {self._runtime.name}: {exc}")
+        if self._attempts is not None:  # it has run a version, or failed to, and the process is still there
+            self._attempts.over()
+            self._attempts = None
         with self._lock:
             self._predictor = fresh
         return fresh
@@ -84,11 +93,28 @@ class ServingPredictor:
     def _find_runtime(self) -> None:
         # Late and guarded: a device without the extra has neither a runtime nor what writes the files.
         try:
-            from models.tflite.runtime import RuntimeUnavailable, load_runtime  # noqa: PLC0415 - see above
-
+            from models.tflite.runtime import RuntimeUnavailable, installed, load_runtime  # noqa: PLC0415 - see above
+        except ImportError as exc:
+            self.why_not = str(exc)
+            return
+        found = installed()
+        if self._path is not None and found:
+            attempts = Attempts(self._path.with_name(MARK_NAME), f"{found}, NumPy {np.__version__}")
+            if attempts.exhausted:
+                self.why_not = (
+                    f"{found} took this program down {attempts.died} times in a row. Install another version of it; "
+                    f"to try this one again, delete {attempts.path}"
+                )
+                log.warning(f"NumPy predicts: {self.why_not}")
+                return
+            self._attempts = attempts
+            attempts.begin()
+        try:
             self._runtime = load_runtime()
         except (ImportError, RuntimeUnavailable) as exc:
             self.why_not = str(exc)
+            if found:
+                log.warning(f"NumPy predicts: {exc}")
 
     def _by_runtime(self, plain: NumpyPredictor, parameters: FloatArray, origin: Origin) -> Predictor:
         from models.tflite.file import TfliteModel  # noqa: PLC0415 - only where there is a runtime

@@ -72,6 +72,12 @@ def load_runtime(packages: Iterable[str] = ()) -> Runtime:
     raise RuntimeUnavailable("; ".join(faults) or f"no such runtime: {', '.join(sorted(wanted))}")
 
 
+def installed() -> str:
+    """Return what there is to try, as text; empty where nothing is installed. Nothing of it is loaded."""
+    found = ((candidate.package, _version(candidate)) for candidate in _CANDIDATES)
+    return ", ".join(f"{package} {version}" for package, version in found if version)
+
+
 def _load(candidate: _Candidate) -> Runtime:
     version = _version(candidate)
     if not version:
