@@ -134,10 +134,11 @@ class BoundTiled:
         self._tail: PlainTail | PooledTail = tail_of(layer, tie, pool)
         self._filtering = filtering(geometry.kernel[0])
         self._sizes = _sizes(geometry, layer.filters, tie.rows)
-        self._chunks = _chunks(geometry, self._sizes, self._tail.rows, math.lcm(OUTPUTS, self._tail.step))
+        self.chunks = _chunks(geometry, self._sizes, self._tail.rows, math.lcm(OUTPUTS, self._tail.step))
+        """In which the output is computed."""
         self._works: dict[int, _Work] = {}
         self._buffers = tie.buffers
-        self._reserve(max(chunk.tiles.stop - chunk.tiles.start for chunk in self._chunks))
+        self._reserve(max(chunk.tiles.stop - chunk.tiles.start for chunk in self.chunks))
         self._downstream = ""
         if not tie.first:
             self._downstream = tie.buffers.reserve_downstream(math.prod(layer.input_shape) * tie.rows)
@@ -153,7 +154,7 @@ class BoundTiled:
         del rng
         np.copyto(self._inside, x.reshape(self._image))
         self._turn_weight()
-        for chunk in self._chunks:
+        for chunk in self.chunks:
             self._buffers.between()
             work = self._turn_input(chunk)
             for plane, weight in enumerate(self._turned):
@@ -169,7 +170,7 @@ class BoundTiled:
             downstream = self._buffers.view(self._downstream, self._input)
             downstream.fill(0.0)
         self._turned_gradient.fill(0.0)
-        for chunk in self._chunks:
+        for chunk in self.chunks:
             self._buffers.between()
             raw = self._tail.give(slope, *chunk.rows, self._raw(chunk))
             work = self._turn_input(chunk)
@@ -250,7 +251,7 @@ class BoundTiled:
 
     def _make_input(self, geometry: Geometry) -> None:
         lines, sizes, (top, left) = self._sizes.lines, self._sizes, geometry.before
-        tiles = self._chunks[-1].tiles.stop
+        tiles = self.chunks[-1].tiles.stop
         height = max(OUTPUTS * (tiles - 1) + lines, top + geometry.size[0])
         padded = np.zeros((geometry.channels, height, geometry.padded[1], sizes.rows), np.float32)
         self._across = slice(left, left + geometry.size[1])

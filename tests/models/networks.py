@@ -65,7 +65,6 @@ LAYERS: dict[str, tuple[list[int], list[dict[str, Any]]]] = {
     "conv2d-tiled-pool": ([8, 7, 8], [conv(8, 3, **RELU), MAX, conv(8, 5, **RELU), pool([3, 2]), FLATTEN, dense(3)]),
     "conv2d-tiled-pool-rest": ([11, 5, 8], [conv(8, [5, 3], **TANH), pool([3, 1]), GLOBAL, dense(3)]),
     "conv2d-tiled-pool-odd": ([9, 5, 8], [conv(8, 3, padding="valid"), pool([1, 2]), FLATTEN, dense(3)]),
-    "conv2d-tiled-large": ([23, 40, 9], [conv(16, 5, **RELU), MAX, conv(16, 5, **RELU), FLATTEN, dense(3)]),
     "pools": ([7, 6, 2], [conv(3, 3), MEAN, MAX, FLATTEN, dense(3)]),
     "pool-first": ([6, 6, 2], [MAX, MEAN, conv(3, 2), FLATTEN, dense(3)]),
     "norm-pool": ([6, 6, 2], [conv(4, 3), norm(2, **RELU), MAX, FLATTEN, dense(3)]),

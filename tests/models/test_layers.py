@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import Training, TrainingPlan, build, local_train
-from models.layers import Buffers, Tie
+from models.layers import Buffers, Tie, tiled
 from models.layers.minimal import SIZES, filtering
 from models.layers.tiled import BoundTiled
 from tests.models import layer_reference as reference
@@ -166,6 +166,23 @@ def test_minimal_filtering_gives_what_the_window_gives(taps: int) -> None:
 
     np.testing.assert_allclose(pair, [lines[:-1] @ window, lines[1:] @ window], rtol=1e-5, atol=1e-4)
     assert found.inputs.shape == (taps + 1, taps + 1), "so many products, where the window asks for twice the taps"
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "tiled" in name])
+def test_tiles_say_the_same_in_one_chunk_and_in_many(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, start = network(name, "regression")
+    data = examples(model, 5)
+    whole_loss, whole = model.loss_and_gradient(start, data.x, data.y)
+
+    monkeypatch.setattr(tiled, "CHUNK_FLOATS", 1)
+    views = model.layout.views(start.copy())
+    bound = model.layers[0].bind(Tie(views, views, 5, Buffers(), first=True))
+    loss, gradient = model.loss_and_gradient(start, data.x, data.y)
+
+    assert isinstance(bound, BoundTiled)
+    assert len(bound.chunks) > 1
+    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    np.testing.assert_allclose(gradient, whole, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
