@@ -7,12 +7,12 @@ added under it, none is renamed, taken away, or given another meaning.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
 
 from aggregator.spreads import Spread
+from protocol.clock import utc
 
 CARD_FORMAT = 1
 
@@ -195,6 +195,6 @@ class Card(Struct, frozen=True, kw_only=True):
     """By part: why it is not there, and what brings it."""
 
 
-def utc(seconds: float) -> str:
+def when(seconds: float) -> str:
     """Return a time as text, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

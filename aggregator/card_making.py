@@ -20,7 +20,7 @@ from aggregator.card import (
     Sizes,
     Tried,
     Withheld,
-    utc,
+    when,
 )
 from aggregator.records import Aggregation, Answer, Outcome
 from aggregator.spreads import held_out, spread
@@ -92,7 +92,7 @@ def card_of(sources: CardSources) -> Card:
         epoch=sources.epoch,
         version=sources.version,
         kind=sources.kind,
-        created=utc(sources.created),
+        created=when(sources.created),
         parameters_kept=sources.has_parameters,
         lineage=_lineage(sources),
         model=dict(sources.model),
@@ -131,7 +131,7 @@ def _lineage(sources: CardSources) -> Lineage:
 
 def _not_published(sources: CardSources, outcome: Outcome) -> list[Withheld]:
     return [
-        Withheld(when=utc(each.created), reason=each.reason, updates=len(each.lineage))
+        Withheld(when=when(each.created), reason=each.reason, updates=len(each.lineage))
         for each in sources.withheld
         if each.outcome == outcome
     ]
@@ -197,7 +197,7 @@ def _evaluation(asked: AskedEvaluation) -> Evaluation:
     }
     return Evaluation(
         survey=asked.survey,
-        asked=utc(asked.opened),
+        asked=when(asked.opened),
         open=asked.closed is None,
         answered=len(asked.answers),
         devices=len(told),

@@ -6,7 +6,7 @@ import shlex
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import structs
@@ -25,6 +25,7 @@ from fedmq.secured import Secured
 from fedmq.strangers import Visitor
 from fedmq.workshop import Workshop
 from protocol import bundles
+from protocol.clock import utc
 from protocol.link import BrokerSettings, TlsSettings
 from protocol.topics import Topics
 
@@ -152,7 +153,7 @@ class Strongroom(Workshop):
             files = bundles.decode(keystore.bundle_path(Subject("device", name)).read_bytes()).files
             write_pem(folder, name, files["certificate"].encode(), files["key"].encode())
         operations.revoke(keystore, [Subject("device", STOLEN)], now)
-        begin = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
+        begin = utc(now) - timedelta(days=1)
         end = begin + timedelta(days=30)
         forger = make_ca(self.federation, not_before=begin, not_after=end)
         made = client_certificate(forger, broker_config.AGGREGATOR, not_before=begin, not_after=end)

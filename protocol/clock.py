@@ -7,7 +7,7 @@ here, they use the monotonic clock; this is for what does mean the date: certifi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -23,6 +23,8 @@ JUMP_S = 2.0
 
 KEEP_EVERY_S = 6 * 3600.0
 """The last known time is written so often: four small files a day are nothing to a memory card."""
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ClockSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,9 +110,18 @@ def not_set(reading: Reading, last_known: float) -> str:
     return f"the clock says {moment(reading.wall)}, and cannot be right: {why} ({moment(floor)})"
 
 
+def utc(seconds: float) -> datetime:
+    """Return the time so many seconds after 1970; raise ``OverflowError`` or ``ValueError`` for what no calendar has.
+
+    By addition: ``fromtimestamp`` and ``gmtime`` know nothing after 2038 on many 32-bit systems, where certificates
+    last longer than that.
+    """
+    return _BEGINNING + timedelta(seconds=seconds)
+
+
 def moment(seconds: float) -> str:
     """Return ``2025-01-31 12:00 UTC``."""
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except (OverflowError, ValueError, OSError):
+        return utc(seconds).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError):
         return f"{seconds:.0f} s since 1970"

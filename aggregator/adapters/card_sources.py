@@ -11,7 +11,7 @@ from aggregator.adapters.exports import ExportLog
 from aggregator.adapters.registry import NotKept, Registry, open_registry
 from aggregator.adapters.survey_rows import SurveyLine
 from aggregator.adapters.surveying import survey_report
-from aggregator.card import Card, utc
+from aggregator.card import Card, when
 from aggregator.card_making import AskedEvaluation, CardSources, card_of
 from models import DataError, FeaturesError, Pipeline, SpecError
 
@@ -102,7 +102,7 @@ def _statistics(
 def _head(line: SurveyLine, created: float) -> dict[str, Any]:
     return {
         "survey": line.id,
-        "asked": utc(line.opened),
+        "asked": when(line.opened),
         "open": line.closed is None,
         "before": line.opened <= created,
         "devices": line.devices,

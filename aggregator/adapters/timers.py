@@ -10,11 +10,11 @@ every minute that was skipped: 29 million steps for fifty years. Here the clock 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 from apscheduler.triggers.cron import CronTrigger
 
 from aggregator.events import MetricsDue, ScheduleDue
+from protocol.clock import utc
 from protocol.settings import ConfigurationError
 
 LOOK_S = 10.0
@@ -39,7 +39,7 @@ class CronLine:
     def after(self, wall: float) -> float:
         """Return the first time after ``wall`` (both seconds since 1970); infinity when there is none."""
         try:
-            start = datetime.fromtimestamp(math.floor(wall) + 1, UTC).astimezone(self._trigger.timezone)
+            start = utc(math.floor(wall) + 1).astimezone(self._trigger.timezone)
             found = self._trigger.get_next_fire_time(None, start)
         except (ValueError, OverflowError, OSError):
             return math.inf

@@ -22,6 +22,7 @@ from fedmq.provision.keystore import BUNDLE_FOLDERS, Keystore, KeystoreError, re
 from fedmq.provision.live import broker_findings
 from fedmq.provision.names import AGGREGATOR, BROKER, Subject, common_name, subject_of
 from fedmq.provision.texts import AGGREGATOR_STATE
+from protocol.clock import utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -338,7 +339,7 @@ def _bundle_of(keystore: Keystore, certificate: Certificate) -> str:
 
 
 def _day(certificate: Certificate | None) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(certificate.not_after)) if certificate else "-"
+    return utc(certificate.not_after).strftime("%Y-%m-%d") if certificate else "-"
 
 
 def _shown(path: Path) -> str:

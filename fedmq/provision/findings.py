@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 
 from fedmq.provision.names import Subject
 from fedmq.provision.records import DAY_S, Certificate
+from protocol.clock import moment, utc
 
 if TYPE_CHECKING:
     from fedmq.provision.exports import Holdings
@@ -34,7 +34,7 @@ def clock(latest_issue: int, now: int) -> Iterator[Finding]:
     """Tell when this machine's clock, or that at the last change, is off."""
     if latest_issue > now + CLOCK_SLACK_S:
         yield Finding(
-            f"the newest certificate was made at {_moment(latest_issue)}, and this machine's clock says {_moment(now)}",
+            f"the newest certificate was made at {moment(latest_issue)}, and this machine's clock says {moment(now)}",
             "set the clock (timedatectl set-ntp true); if it was wrong then, rotate what was made then",
         )
 
@@ -60,7 +60,7 @@ def expiries(certificates: Sequence[Certificate], now: int) -> Iterator[Finding]
     for one in in_use:
         if one.not_before > now:
             yield Finding(
-                f"the certificate of {one.subject} is valid from {_moment(one.not_before)} only; it is {_moment(now)}",
+                f"the certificate of {one.subject} is valid from {moment(one.not_before)} only; it is {moment(now)}",
                 "set this machine's clock (timedatectl set-ntp true)",
             )
     due = [one for one in in_use if one.not_after < now + SOON_DAYS * DAY_S]
@@ -118,8 +118,4 @@ def _expiry(when: int, now: int) -> str:
 
 
 def _day(when: int) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
-
-
-def _moment(when: int) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return utc(when).strftime("%Y-%m-%d")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fedmq.provision.authority import (
@@ -19,6 +19,7 @@ from fedmq.provision.names import Subject, common_name
 from fedmq.provision.records import Certificate, Crl, Federation, FederationKey
 from fedmq.provision.texts import agent_toml, monitor_toml
 from protocol import bundles
+from protocol.clock import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,9 +60,7 @@ def new_crl(ca: Credential, certificates: Iterable[Certificate], number: int) ->
     It is good for as long as its authority: Mosquitto refuses everybody once it has expired, and a list that is copied
     by hand is as fresh as its copy, whatever date stands in it.
     """
-    revoked = [
-        Revoked(one.serial, datetime.fromtimestamp(one.revoked, UTC)) for one in certificates if one.revoked is not None
-    ]
+    revoked = [Revoked(one.serial, utc(one.revoked)) for one in certificates if one.revoked is not None]
     ends = ca.certificate.not_valid_after_utc
     pem = make_crl(ca, revoked, issued=ca.certificate.not_valid_before_utc, next_update=ends, number=number)
     return Crl(pem=pem, number=number, next_update=int(ends.timestamp()))
@@ -100,7 +99,7 @@ def bundle(
 
 
 def _lifetime(now: int, days: int, ca: Credential | None) -> tuple[datetime, datetime]:
-    moment = datetime.fromtimestamp(now, UTC)
+    moment = utc(now)
     begin, end = moment - BACKDATED, moment + timedelta(days=days)
     if ca is None:
         return begin, end

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from fedmq.provision.findings import SOON_DAYS
 from fedmq.provision.records import DAY_S
+from protocol.clock import utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,8 +90,8 @@ def _ordered(certificates: Sequence[Certificate]) -> list[Certificate]:
 
 
 def _day(when: int) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d")
+    return utc(when).strftime("%Y-%m-%d")
 
 
 def _moment(when: int) -> str:
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(when).strftime("%Y-%m-%dT%H:%M:%SZ")

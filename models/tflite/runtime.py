@@ -21,6 +21,9 @@ from models.parameters import FloatArray
 HINT = "pip install 'fedmq[tflite]'"
 
 
+_SMALLEST_NORMAL = 2.0**-1022
+
+
 class RuntimeUnavailable(Exception):  # noqa: N818 - a state of the machine, and where NumPy predicts no error at all
     """No TFLite runtime works here; the message says what was found and what to do."""
 
@@ -78,6 +81,20 @@ def installed() -> str:
     return ", ".join(f"{package} {version}" for package, version in found if version)
 
 
+def keep_small_floats() -> None:
+    """Undo what a library built with ``-ffast-math`` does to who loads it: floats below 2.2e-308 become zero.
+
+    ``tflite-runtime`` 2.14 for 32-bit ARM is one. Then 0.0 passes for greater than the smallest float, and with that
+    a setting of 0 for one "above 0". Threads that are started later are as the one that starts them.
+    """
+    if _SMALLEST_NORMAL / 2.0 > 0.0:
+        return
+    import ctypes  # noqa: PLC0415 - for machines with such a library
+
+    default_environment = ctypes.c_void_p(-1)  # FE_DFL_ENV of glibc and musl
+    ctypes.CDLL(None).fesetenv(default_environment)
+
+
 def _load(candidate: _Candidate) -> Runtime:
     version = _version(candidate)
     if not version:
@@ -90,6 +107,7 @@ def _load(candidate: _Candidate) -> Runtime:
         )
     try:
         make = importlib.import_module(candidate.module).Interpreter
+        keep_small_floats()
     except (ImportError, AttributeError, OSError) as exc:
         raise RuntimeUnavailable(
             f"{candidate.package} {version} cannot be imported ({_short(exc)}): built for another machine, Python or "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from protocol.adapters.secret_files import path_of, read_public
 from protocol.adapters.tls import CA, CERTIFICATE, make_context
+from protocol.clock import utc
 from protocol.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def check_tls(settings: TlsSettings | None, now: float, name: str = "") -> list[
     if settings is None:
         return []
     make_context(settings)
-    when = datetime.fromtimestamp(now, UTC)
+    when = utc(now)
     faults: list[str] = []
     notes: list[str] = []
     for certificate in _certificates(settings.ca, CA):

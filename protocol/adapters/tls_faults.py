@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from protocol.clock import moment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -98,7 +100,7 @@ def _disagreement(exc: OSError, reason: str, settings: TlsSettings, first: bytes
 def _untrusted(
     exc: ssl.SSLCertVerificationError, settings: TlsSettings, expected: str, shown: Mapping[str, Any]
 ) -> TlsFault:
-    code, clock = exc.verify_code, _date(time.time())
+    code, clock = exc.verify_code, moment(time.time())
     match code:
         case _ if code == _NOT_YET_VALID:
             return TlsFault(
@@ -137,13 +139,9 @@ def _untrusted(
 
 def _when(shown: Mapping[str, Any], key: str) -> str:
     try:
-        return _date(ssl.cert_time_to_seconds(shown[key]))
+        return moment(ssl.cert_time_to_seconds(shown[key]))
     except (KeyError, ValueError, TypeError):
         return "an unknown date"
-
-
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def _names(shown: Mapping[str, Any]) -> str:

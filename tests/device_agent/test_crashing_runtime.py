@@ -102,13 +102,13 @@ def test_a_runtime_that_works_leaves_no_mark(tmp_path: Path) -> None:
     model, _, _ = model_and_data("mlp-tanh")
     with_mark = ServingPredictor(model, tmp_path / "model.tflite")
     line = mark.read_text(encoding="utf-8")
-    assert line.startswith("1 ai-edge-litert ")
+    assert line.startswith("1 ")
     del with_mark
     mark.write_text(line.replace("1", str(MOST - 1), 1), encoding="utf-8")
 
     serving = predicting(tmp_path / "model.tflite")
 
-    assert serving.by.startswith("ai-edge-litert ")
+    assert serving.by != "numpy"
     assert not mark.exists()
 
 

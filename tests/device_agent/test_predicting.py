@@ -30,7 +30,7 @@ def test_both_ways_say_the_same(tmp_path: Path) -> None:
             predictor.update(values, Origin(federation="mill", epoch="00e1", version=number))
         np.testing.assert_allclose(with_runtime.predict(data.x), without.predict(data.x), atol=1e-5)
         assert TfliteModel.parse(path.read_bytes(), model).origin.version == number
-    assert with_runtime.by.startswith("ai-edge-litert ")
+    assert with_runtime.by != "numpy"
     assert not with_runtime.why_not
     assert (without.by, without.why_not) == ("numpy", "switched off")
 
@@ -62,7 +62,7 @@ def test_a_model_that_diverged_is_no_reason_to_change(tmp_path: Path) -> None:
     model, parameters, data = model_and_data("mlp-mse")
     predictor = ServingPredictor(model, tmp_path / "no" / "such" / "folder.tflite")
     predictor.update(np.full_like(parameters, np.inf), ORIGIN)
-    assert predictor.by.startswith("ai-edge-litert")
+    assert predictor.by != "numpy"
     predictor.update(parameters, ORIGIN)
     np.testing.assert_allclose(predictor.predict(data.x), model.predict(parameters, data.x), atol=1e-5)
 

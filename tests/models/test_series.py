@@ -28,11 +28,11 @@ def test_rows_may_share_a_moment_and_there_may_be_none() -> None:
 
 def test_rows_are_numbered_from_zero_unless_told() -> None:
     assert series([1.0, 2.0]).ids.tolist() == [0, 1]
-    assert series([1.0, 2.0], ids=np.array([7, 9])).ids.tolist() == [7, 9]
+    assert series([1.0, 2.0], ids=np.array([7, 9], np.int64)).ids.tolist() == [7, 9]
 
 
 def test_a_tail_keeps_times_and_numbers() -> None:
-    tail = series([1.0, 2.0, 3.0], ids=np.array([4, 5, 6])).tail(1)
+    tail = series([1.0, 2.0, 3.0], ids=np.array([4, 5, 6], np.int64)).tail(1)
 
     assert (tail.times.tolist(), tail.ids.tolist(), tail.channels) == ([2.0, 3.0], [5, 6], ("a", "b"))
 
@@ -50,7 +50,7 @@ def test_times_are_finite_and_do_not_decrease(times: list[float]) -> None:
         ({"values": np.zeros((2, 3), np.float32)}, r"allowed is float32 of shape \(2, 2\)"),
         ({"values": [[1.0, 2.0]]}, "values is list"),
         ({"labels": np.zeros(3)}, r"labels is float64 of shape \(3,\)"),
-        ({"ids": np.array([3, 3])}, "ids do not grow"),
+        ({"ids": np.array([3, 3], np.int64)}, "ids do not grow"),
         ({"ids": np.array([3.0, 4.0])}, "ids is float64"),
         ({"channels": ("a", "a")}, "occurs twice"),
     ],

@@ -47,7 +47,7 @@ def series(
         np.array(values, np.float32).reshape(rows, -1),
         np.array([NAN] * rows if labels is None else labels, np.float64),
         ("a", "b", "c")[: np.array(values).reshape(rows, -1).shape[1]],
-        np.arange(first_id, first_id + rows),
+        np.arange(first_id, first_id + rows, dtype=np.int64),
     )
 
 

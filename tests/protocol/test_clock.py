@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from protocol.clock import (
     jumped,
     moment,
     not_set,
+    utc,
 )
 
 if TYPE_CHECKING:
@@ -71,6 +73,14 @@ def test_a_time_is_written_seldom_and_at_once_when_it_was_wrong() -> None:
 def test_words() -> None:
     assert moment(0.0) == "1970-01-01 00:00 UTC"
     assert moment(1e300) == f"{1e300:.0f} s since 1970"
+    assert moment(float("nan")) == "nan s since 1970"
+
+
+@pytest.mark.parametrize("year", [1969, 1970, 2038, 2039, 2106, 2107, 9999])
+def test_there_are_times_after_2038(year: int) -> None:
+    """On 32-bit systems too, where the C library has no more seconds."""
+    wanted = datetime(year, 5, 6, 7, 8, 9, tzinfo=UTC)
+    assert utc(wanted.timestamp()) == wanted
     assert not_set(reading(60.0), 0.0) == (
         "the clock says 1970-01-01 00:01 UTC, and cannot be right: this program is younger (2025-01-01 00:00 UTC)"
     )
