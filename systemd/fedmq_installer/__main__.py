@@ -46,6 +46,8 @@ def _carry_out(machine: Machine, options: argparse.Namespace) -> None:
         acting.install(machine, ROLES[command], _source(options), _patience(options))
     elif command == "upgrade":
         acting.upgrade(machine, _source(options), _patience(options))
+    elif command == "undo":
+        acting.undo(machine, _patience(options))
     elif command == "resume":
         acting.resume(machine, _patience(options))
     elif command == "uninstall":
@@ -75,11 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         ("aggregator", "install the aggregator, and the operator's command fedmq"),
         ("broker", "harden Debian's Mosquitto, and raise its limits"),
         ("upgrade", "bring what is installed to this release; back by itself when that is not healthy"),
+        ("undo", "go back to the version before, whose environment is still there; once more, and forth again"),
         ("resume", "decide about an upgrade that was interrupted (the next boot does so, too)"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(wheels=None, build=False, system_packages=False, patience=PATIENCE_S, settle=SETTLE_S)
-        if name not in ("broker", "resume"):
+        if name not in ("broker", "undo", "resume"):
             _add_source(command)
         if name != "broker":
             _add_patience(command)

@@ -39,6 +39,20 @@ def upgrade(machine: Machine, source: Source, patience: Patience) -> None:
             _deploy(machine, set(present), source, patience)
 
 
+def undo(machine: Machine, patience: Patience) -> None:
+    """Go back to the version before; another time, forth again. It is on probation as after an upgrade."""
+    machine.check()
+    with machine.locked():
+        _settle(machine, patience)
+        work = Upgrade(machine, patience)
+        before = work.versions.previous()
+        if before is None:
+            raise InstallError("there is no version before the current one: nothing was upgraded, or by itself undone")
+        roles = [role for role in machine.layout.roles() if role is not BROKER]
+        work.to(before, roles, running_roles=roles)
+        say(f"version {before} is the current one again; another undo takes {work.versions.previous()}")
+
+
 def resume(machine: Machine, patience: Patience) -> None:
     """Decide about an upgrade that was interrupted."""
     machine.check()

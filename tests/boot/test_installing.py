@@ -84,6 +84,19 @@ def test_an_upgrade_changes_what_runs_and_starts_nothing_else(board: Board) -> N
     assert not board.exists("/etc/systemd/system/fedmq-resume.service")
 
 
+def test_an_upgrade_is_undone_when_the_operator_says_so(board: Board) -> None:
+    old = current(board)
+    board.run(INSTALL, "upgrade", "--wheels", f"{LATER}/good", *QUICK)
+    assert current(board) != old
+    told = board.run("/opt/fedmq/venv/systemd/install", "undo", *QUICK)
+    assert f"version {old} is the current one again" in told
+    assert current(board) == old
+    board.wait_active(AGENT)
+    board.wait_active(AGGREGATOR)
+    before = versions(board)
+    board.wait(lambda: versions(board) > before, "the federation to go on")
+
+
 @pytest.mark.parametrize("release", ["crashing", "silent", "flapping"])
 def test_an_upgrade_that_is_no_good_goes_back_by_itself(board: Board, release: str) -> None:
     old, kept = current(board), board.run("ls", "/opt/fedmq/versions")

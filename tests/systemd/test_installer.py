@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fedmq_installer.acting import undo
 from fedmq_installer.layout import AGENT, AGGREGATOR, BROKER, InstallError, Layout
 from fedmq_installer.machine import Machine
 from fedmq_installer.placing import Placing
@@ -124,6 +125,18 @@ def test_two_roles_upgrade_and_one_taken_away(root: Path, wheels: Path, tmp_path
     assert "roles     aggregator" in install(root, "status")
 
 
+def test_undo_goes_back_and_forth(root: Path, wheels: Path, tmp_path: Path) -> None:
+    install(root, "agent", "--wheels", str(wheels))
+    assert "no version before" in install(root, "undo", code=1)
+    install(root, "upgrade", "--wheels", str(release(tmp_path / "later", "0.2.0")))
+    both = tree(root)
+    for version in ("0.1.0", "0.2.0", "0.1.0"):
+        assert "another undo takes" in install(root, "undo")
+        assert told(root) == f"fedmq {version}"
+        assert tree(root) == both
+    assert (root / "opt/fedmq/previous").resolve().name.startswith("0.2.0-")
+
+
 def test_what_fails_leaves_what_was_there(root: Path, tmp_path: Path) -> None:
     broken = release(tmp_path / "broken", "0.2.0", needs="Requires-Dist: not-among-the-wheels\n")
     bare = tree(root)
@@ -168,6 +181,7 @@ def test_the_broker_gets_its_drop_in_and_is_told_what_comes_next(root: Path) -> 
     [
         (["agent", "--wheels", "/nowhere"], 1, "no such folder"),
         (["upgrade"], 1, "nothing is installed here"),
+        (["undo"], 1, "no version before"),
         (["agent", "--wheels"], 2, "expected one argument"),
         (["everything"], 2, "invalid choice"),
         ([], 2, "required"),
@@ -271,6 +285,18 @@ def test_it_is_said_when_the_version_before_is_not_well_either(root: Path) -> No
     versioned(root, "1", "2")
     with pytest.raises(InstallError, match="not well either"):
         Upgrade(StandIn(root, {"1": "failed", "2": "failed"}), QUICK).to("2", [AGENT], running_roles=[AGENT])
+
+
+def test_an_undo_that_is_not_healthy_is_undone(root: Path) -> None:
+    versioned(root, "2", "1")
+    (root / "opt/fedmq/previous").symlink_to("versions/1")
+    with pytest.raises(InstallError, match="went back to version 2"):
+        undo(StandIn(root, {"1": "failed"}), QUICK)
+    assert (current(root), (root / "opt/fedmq/previous").resolve().name) == ("2", "1")
+
+    undo(StandIn(root, {}), QUICK)
+
+    assert (current(root), (root / "opt/fedmq/previous").resolve().name) == ("1", "2")
 
 
 @pytest.mark.parametrize(("how", "kept"), [("failed", "1"), ("active", "2")])
