@@ -16,19 +16,8 @@ from aggregator.surveys import Surveys
 from aggregator.uploads import ENVELOPE_BYTES, Uploads
 from protocol.errors import ProtocolError
 from protocol.link import Received
-from protocol.messages import (
-    ModelUpdate,
-    Receipt,
-    ReceiptStatus,
-    SealedUpdate,
-    UpdateChunk,
-    UpdateProbe,
-    UpMessage,
-    decode_up,
-    decode_update,
-    encode,
-    identity_of,
-)
+from protocol.messages import ModelUpdate, Receipt, ReceiptStatus, SealedUpdate, UpdateChunk, UpdateProbe, UpMessage
+from protocol.packing import decode_up, decode_update, encode, identity_of
 from protocol.surveys import Report, SealedReport
 from protocol.topics import Topics
 

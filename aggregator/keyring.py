@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.messages import DeviceCommand, Manifest, Sealing, encode
+from protocol.messages import DeviceCommand, Manifest, Sealing
+from protocol.packing import encode
 from protocol.sealing import Opener
 from protocol.signing import Signer
 

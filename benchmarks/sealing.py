@@ -13,16 +13,8 @@ import numpy as np
 from benchmarks.support.report import Options, Row, paired, progress, run
 from protocol import tensors
 from protocol.fields import SealingSuite
-from protocol.messages import (
-    BlobRef,
-    Manifest,
-    ModelUpdate,
-    Participation,
-    SealedUpdate,
-    decode_manifest,
-    decode_update,
-    encode,
-)
+from protocol.messages import BlobRef, Manifest, ModelUpdate, Participation, SealedUpdate
+from protocol.packing import decode_manifest, decode_update, encode
 from protocol.sealing import PRIVATE_KEY_BYTES, Opener, seal
 from protocol.signing import Signer, verified_body
 

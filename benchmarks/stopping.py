@@ -27,7 +27,8 @@ from protocol import tensors
 from protocol.adapters.mqtt import MqttLink
 from protocol.chunks import blob_of, digest_of, split
 from protocol.link import BrokerSettings, LinkUp
-from protocol.messages import DeviceCommand, Manifest, Participation, encode
+from protocol.messages import DeviceCommand, Manifest, Participation
+from protocol.packing import encode
 from protocol.status import DeviceState, decode_status
 
 _PATIENCE_S = 600.0

@@ -24,7 +24,7 @@ from benchmarks.support.watcher import Seen, Watcher
 from benchmarks.tls import Place, place
 from benchmarks.wire import LARGE
 from protocol.fields import SealingSuite
-from protocol.messages import decode_manifest, decode_signed
+from protocol.packing import decode_manifest, decode_signed
 from protocol.signing import looks_signed
 
 _MB = 1e6

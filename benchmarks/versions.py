@@ -28,7 +28,7 @@ from benchmarks.support.report import Options, Row, Target, paired, percentiles,
 from benchmarks.support.watcher import Seen, Watcher
 from models import Dataset, TrainingPlan, build, local_train
 from protocol import tensors
-from protocol.messages import decode_manifest
+from protocol.packing import decode_manifest
 
 DEVICES = 10
 _WARM_UP = 20

@@ -20,7 +20,7 @@ from benchmarks.support.report import Options, Row, Target, progress, run
 from benchmarks.support.watcher import Watcher
 from models import build
 from protocol import tensors
-from protocol.messages import decode_manifest
+from protocol.packing import decode_manifest
 
 DEVICES = 10
 _FIRST = 5

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from device_agent.lifecycle import Link
 from device_agent.records import DurableState, LastTraining, OutboxEntry, OutboxRow
 from protocol.fields import MAX_METRICS
-from protocol.messages import Manifest, ModelUpdate, encode
+from protocol.messages import Manifest, ModelUpdate
+from protocol.packing import encode
 from protocol.status import DeviceMetrics, DeviceState
 from protocol.surveys import Report
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from device_agent.settings import MAX_MODEL_BYTES, MAX_MODEL_CHUNKS
 from protocol.errors import ProtocolError
 from protocol.identifiers import check_identifier
-from protocol.messages import DeviceCommand, Manifest, Receipt, decode_command, decode_manifest, decode_receipt
+from protocol.messages import DeviceCommand, Manifest, Receipt
+from protocol.packing import decode_command, decode_manifest, decode_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from device_agent.commands import Command, LoadUpdate, Publish
 from protocol.backoff import full_jitter
 from protocol.chunks import blob_of
-from protocol.messages import BlobRef, Receipt, UpdateChunk, UpdateProbe, encode
+from protocol.messages import BlobRef, Receipt, UpdateChunk, UpdateProbe
+from protocol.packing import encode
 
 if TYPE_CHECKING:
     import random

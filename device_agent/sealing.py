@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from device_agent.composing import report_of, update_of
-from protocol.messages import encode
+from protocol.packing import encode
 from protocol.sealing import seal, seal_report
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from device_agent.commands import Command, DropModel, Log
 from device_agent.records import Trusted
 from protocol.errors import ProtocolError
-from protocol.messages import decode_signed
+from protocol.packing import decode_signed
 from protocol.signing import Distrust, SignatureError, SignedKind, key_id, looks_signed, verified
 from protocol.topics import EVERYBODY
 

@@ -16,7 +16,8 @@ from protocol.errors import ProtocolError
 from protocol.fields import SealingSuite
 from protocol.hpke import seal as seal_classic
 from protocol.libcrypto import library
-from protocol.messages import ModelUpdate, SealedUpdate, Sealing, UpdateContent, decode_content, encode
+from protocol.messages import ModelUpdate, SealedUpdate, Sealing, UpdateContent
+from protocol.packing import decode_content, encode
 from protocol.signing import key_id
 from protocol.surveys import Report, SealedReport
 

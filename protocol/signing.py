@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from protocol.envelope import Signature, Signed
 from protocol.errors import ProtocolError
 from protocol.libcrypto import LibCryptoError, library
-from protocol.messages import decode_signed, encode
+from protocol.packing import decode_signed, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -28,7 +28,7 @@ from fedmq.provision.cli_rotate import rotate_app
 from models import Pipeline, TrainingPlan, build
 from models.features import FEATURE_NAMES
 from models.spec import NetworkSpec
-from protocol import envelope, fields, messages, status, surveys, tensors, thresholds
+from protocol import envelope, fields, messages, packing, status, surveys, tensors, thresholds
 from protocol.sampling import participates
 from protocol.sealing import Opener, info_of
 from protocol.settings import expectation
@@ -343,7 +343,7 @@ def test_the_sealing_example() -> None:
     opener = Opener([("x25519", bytes(range(32)))])
     sealed = re.search(r"\nsealed +([0-9a-f\s]+)```", text)
     assert sealed
-    update = messages.decode_up(session_update(section(PROTOCOL, "## A whole session"), SESSION_LAYOUT))
+    update = packing.decode_up(session_update(section(PROTOCOL, "## A whole session"), SESSION_LAYOUT))
     assert isinstance(update, messages.ModelUpdate)
     clear = {name: getattr(update, name) for name in ("federation", "epoch", "device_id", "incarnation")}
     found = messages.SealedUpdate(
@@ -363,13 +363,13 @@ def test_the_session_is_a_real_one() -> None:
     text = section(PROTOCOL, "## A whole session")
     announced = re.search(r"model/current\n(.*?)```", text, re.DOTALL)
     assert announced
-    manifest = messages.decode_manifest(msgpack.packb(msgspec.json.decode(announced[1])))
+    manifest = packing.decode_manifest(msgpack.packb(msgspec.json.decode(announced[1])))
     assert build(manifest.model).layout.digest == manifest.layout
     assert hashlib.sha256(bytes(24)).hexdigest() == manifest.blob.digest == manifest.parameters
     plan = {"model": manifest.model, "training": manifest.training}
     trained = train(plan, [0.0] * 6, [[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]], [0, 1, 0, 1])
     assert str(trained.delta) in text
-    update = messages.decode_up(session_update(text, manifest.layout))
+    update = packing.decode_up(session_update(text, manifest.layout))
     assert isinstance(update, messages.ModelUpdate)
     assert (update.epoch, update.sequence, update.layout) == (manifest.epoch, 1, manifest.layout)
     moved = tensors.decode("int8", update.delta, 6)
@@ -377,7 +377,7 @@ def test_the_session_is_a_real_one() -> None:
     assert hashlib.sha256(moved.tobytes()).hexdigest() in text
     receipt = re.search(r'(\{"type": "receipt".*?\})\n', text, re.DOTALL)
     assert receipt
-    messages.decode_receipt(msgpack.packb(msgspec.json.decode(receipt[1])))
+    packing.decode_receipt(msgpack.packb(msgspec.json.decode(receipt[1])))
 
 
 SESSION_LAYOUT = "3196a5961a760137d107460147e906c198c96d12c61022b5e6df59faff8a7329"

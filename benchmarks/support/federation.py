@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.support.digits import Part
 from benchmarks.support.processes import Program, command
 from benchmarks.support.watcher import Seen, Watcher
-from protocol.messages import Manifest, decode_manifest
+from protocol.messages import Manifest
+from protocol.packing import decode_manifest
 from protocol.topics import Topics
 
 FEDERATION = "bench"

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.support.swarm import MessagesOf
 from protocol import chunks, tensors
-from protocol.messages import MAX_CHUNK_BYTES, Manifest, ModelUpdate, UpdateChunk, encode
+from protocol.messages import MAX_CHUNK_BYTES, Manifest, ModelUpdate, UpdateChunk
+from protocol.packing import encode
 
 _FIRST_SEQUENCE = 1 << 20
 """From here on msgpack takes five bytes for a sequence: it can be written into the finished message."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from protocol.chunks import digest_of
 from protocol.errors import ProtocolError
-from protocol.messages import MAX_MANIFEST_BYTES, Manifest, decode_manifest, encode
+from protocol.messages import MAX_MANIFEST_BYTES, Manifest
+from protocol.packing import decode_manifest, encode
 
 if TYPE_CHECKING:
     from pathlib import Path

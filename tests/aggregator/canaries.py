@@ -17,7 +17,8 @@ from aggregator.events import (
 )
 from models.answering import metrics_to_data
 from models.metrics import ClassificationMetrics
-from protocol.messages import Candidate, Manifest, Participation, decode_manifest
+from protocol.messages import Candidate, Manifest, Participation
+from protocol.packing import decode_manifest
 from protocol.surveys import Report, pack_content
 from tests.aggregator.harness import EPOCH, FEDERATION, INCARNATION, Bench, only, settings_with
 

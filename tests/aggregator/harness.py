@@ -38,17 +38,8 @@ from models.statistics import FeatureStatistics
 from protocol import tensors
 from protocol.chunks import blob_of, split
 from protocol.link import LinkUp, Published, Received
-from protocol.messages import (
-    ModelUpdate,
-    Participation,
-    Receipt,
-    UpdateChunk,
-    UpdateProbe,
-    UpMessage,
-    WholeMessage,
-    decode_receipt,
-    encode,
-)
+from protocol.messages import ModelUpdate, Participation, Receipt, UpdateChunk, UpdateProbe, UpMessage, WholeMessage
+from protocol.packing import decode_receipt, encode
 
 SPEC: dict[str, Any] = {"kind": "softmax", "inputs": 4, "outputs": 3}
 SIZE = 15

@@ -21,7 +21,8 @@ from models.tflite import runtime as runtimes
 from models.tflite.runtime import RuntimeUnavailable
 from protocol.chunks import Assembly
 from protocol.link import LinkDown, LinkUp, Published
-from protocol.messages import Manifest, decode_manifest
+from protocol.messages import Manifest
+from protocol.packing import decode_manifest
 from protocol.settings import ConfigurationError
 from tests.aggregator.harness import Bench, only, settings_with
 from tests.support.aggregators import write_config

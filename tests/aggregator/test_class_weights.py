@@ -19,7 +19,8 @@ from aggregator.records import Findings
 from models import Dataset, TrainingPlan, build
 from models.answering import statistics_of
 from models.weighting import class_weights
-from protocol.messages import MAX_MANIFEST_BYTES, encode
+from protocol.messages import MAX_MANIFEST_BYTES
+from protocol.packing import encode
 from protocol.settings import ConfigurationError
 from tests.aggregator.harness import SPEC, Bench, only, settings_with
 from tests.aggregator.test_surveys import announced, report

@@ -28,7 +28,7 @@ from fedmq.embedded_broker import EmbeddedBroker
 from models.predicting import Origin
 from models.tflite.file import TfliteModel
 from protocol.link import Received
-from protocol.messages import decode_command
+from protocol.packing import decode_command
 from tests.support.aggregators import HandDevice, spawn, write_config
 from tests.support.links import Links
 from tests.support.patience import PATIENCE_S

@@ -16,7 +16,8 @@ from aggregator.events import (
     StopRequested,
 )
 from protocol.link import LinkDown, LinkUp, Received, Subscribed
-from protocol.messages import Participation, decode_command
+from protocol.messages import Participation
+from protocol.packing import decode_command
 from protocol.status import AggregatorState, DeviceState, decode_status, encode_status
 from tests.aggregator.harness import EPOCH, INSTANCE, Bench, only, settings_with
 

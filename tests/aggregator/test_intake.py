@@ -12,7 +12,8 @@ from aggregator.configuration import AdmissionTable, PaceTable, ScheduleTable
 from aggregator.events import MetricsDue, StoreFailed
 from protocol.chunks import blob_of
 from protocol.link import Received
-from protocol.messages import Participation, encode
+from protocol.messages import Participation
+from protocol.packing import encode
 from tests.aggregator.harness import Bench, only, settings_with
 
 LONG = settings_with(schedule=ScheduleTable(goal=0, interval_s=60.0))

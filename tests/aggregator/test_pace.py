@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.pace import MAX_RETRY_S, MIN_RETRY_S, Pace
-from protocol.messages import Receipt, decode_receipt, encode
+from protocol.messages import Receipt
+from protocol.packing import decode_receipt, encode
 
 
 def test_a_fleet_without_a_rate_is_not_held_up() -> None:

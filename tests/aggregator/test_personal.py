@@ -13,7 +13,7 @@ from aggregator.adapters.preparing import prepare
 from aggregator.configuration import AggregationTable, DownlinkTable, EvaluationTable, RegistryTable, ScheduleTable
 from aggregator.downlink import vector_of
 from models import Personal, build
-from protocol.messages import decode_manifest
+from protocol.packing import decode_manifest
 from tests.aggregator.harness import Bench, settings_with
 from tests.aggregator.test_service_preparing import fault_of
 from tests.support.aggregators import write_config

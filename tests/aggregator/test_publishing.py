@@ -17,7 +17,8 @@ from aggregator.records import Shelf
 from protocol import tensors
 from protocol.chunks import Assembly, digest_of
 from protocol.link import LinkDown, LinkUp, Published
-from protocol.messages import Manifest, decode_manifest
+from protocol.messages import Manifest
+from protocol.packing import decode_manifest
 from protocol.topics import Topics
 from tests.aggregator.harness import SIZE, Bench, only, settings_with
 

@@ -16,15 +16,8 @@ from aggregator.keyring import Keyring
 from aggregator.manifests import largest_manifest_bytes
 from aggregator.numbering import next_generation, next_number
 from protocol.clock import EARLIEST_S
-from protocol.messages import (
-    MAX_MANIFEST_BYTES,
-    DeviceCommand,
-    Manifest,
-    Participation,
-    SealedUpdate,
-    decode_command,
-    decode_manifest,
-)
+from protocol.messages import MAX_MANIFEST_BYTES, DeviceCommand, Manifest, Participation, SealedUpdate
+from protocol.packing import decode_command, decode_manifest
 from protocol.sealing import Opener, seal
 from protocol.signing import Signer, verified_body
 from tests.aggregator.harness import SIZE, Bench, only, settings_with

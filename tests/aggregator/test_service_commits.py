@@ -23,7 +23,8 @@ from aggregator.ledger import Ledger
 from fedmq.embedded_broker import EmbeddedBroker
 from protocol.adapters.mqtt import MqttLink
 from protocol.link import Received
-from protocol.messages import Receipt, decode_receipt, decode_up
+from protocol.messages import Receipt
+from protocol.packing import decode_receipt, decode_up
 from tests.support.aggregators import HandDevice, Running, spawn, write_config
 from tests.support.links import Links, Peer
 from tests.support.patience import PATIENCE_S

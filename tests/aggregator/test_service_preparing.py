@@ -13,7 +13,7 @@ from aggregator.adapters.preparing import prepare
 from aggregator.adapters.snapshot import INTERVAL_S, SnapshotKeeper, read_snapshot
 from aggregator.manifests import History, manifest_of
 from models import Model
-from protocol.messages import decode_manifest, encode
+from protocol.packing import decode_manifest, encode
 from protocol.settings import ConfigurationError
 from tests.aggregator.harness import fresh, settings_with
 from tests.support.aggregators import write_config

@@ -18,7 +18,8 @@ from models.answering import metrics_to_data, statistics_of
 from models.layers import CONSTANTS
 from models.metrics import ClassificationMetrics
 from models.statistics import FeatureStatistics
-from protocol.messages import Manifest, decode_manifest
+from protocol.messages import Manifest
+from protocol.packing import decode_manifest
 from protocol.surveys import Report, pack_content
 from tests.aggregator.harness import EPOCH, FEDERATION, INCARNATION, SPEC, Bench, only, settings_with
 

@@ -18,7 +18,7 @@ from aggregator.events import RollbackRequested, SurveyCloseRequested, SurveyReq
 from aggregator.manifests import check_manifest_fits, largest_manifest_bytes, own_surveys
 from models import ReconstructionMetrics, build
 from models.answering import metrics_from_data, metrics_to_data
-from protocol.messages import encode
+from protocol.packing import encode
 from protocol.settings import ConfigurationError
 from tests.aggregator.harness import Bench, only, settings_with
 from tests.aggregator.test_surveys import announced, report

@@ -19,7 +19,7 @@ from aggregator.adapters.trainables import keep_file, warnings_of
 from aggregator.manifests import History, manifest_of
 from models.tflite import runtime as runtimes
 from models.tflite.runtime import RuntimeUnavailable
-from protocol.messages import decode_manifest, encode
+from protocol.packing import decode_manifest, encode
 from protocol.settings import ConfigurationError
 from tests.support.aggregators import write_config
 from tests.support.trainable import softmax_file

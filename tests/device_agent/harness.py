@@ -27,9 +27,8 @@ from protocol.messages import (
     UpdateChunk,
     UpdateProbe,
     UpMessage,
-    decode_up,
-    encode,
 )
+from protocol.packing import decode_up, encode
 from protocol.status import DeviceState, decode_status
 from protocol.topics import Topics
 

@@ -7,10 +7,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from device_agent import commands as do
-from protocol.messages import (
-    Manifest,
-    encode,
-)
+from protocol.messages import Manifest
+from protocol.packing import encode
 from protocol.sealing import Opener
 from protocol.signing import Signer
 from tests.device_agent.harness import TOPICS, Driver, manifest, model_bytes

@@ -29,9 +29,8 @@ from protocol.messages import (
     UpdateChunk,
     UpdateProbe,
     UpMessage,
-    decode_up,
-    encode,
 )
+from protocol.packing import decode_up, encode
 from protocol.status import DeviceMetrics, DeviceState, decode_status
 from protocol.topics import Topics
 from tests.support.patience import PATIENCE_S

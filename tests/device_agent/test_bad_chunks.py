@@ -12,7 +12,8 @@ from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.pulling import WINDOW
 from protocol.chunks import blob_of, split
-from protocol.messages import BackboneRef, Manifest, encode
+from protocol.messages import BackboneRef, Manifest
+from protocol.packing import encode
 from tests.device_agent.harness import TOPICS, Driver, manifest, model_bytes
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from device_agent import events as ev
 from device_agent.sensing.predictions import PredictionSettings
 from device_agent.sensing.sources import MqttSource
 from device_agent.settings import MAX_MODEL_BYTES, DataSettings
-from protocol.messages import BlobRef, Manifest, encode
+from protocol.messages import BlobRef, Manifest
+from protocol.packing import encode
 from protocol.thresholds import Threshold
 from tests.device_agent.harness import DEVICE, TOPICS, Driver, manifest, model_bytes, receipt, settings
 

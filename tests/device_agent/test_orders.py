@@ -12,13 +12,8 @@ import pytest
 
 from device_agent import commands as do
 from device_agent import events as ev
-from protocol.messages import (
-    DeviceCommand,
-    ModelUpdate,
-    SealedUpdate,
-    decode_update,
-    encode,
-)
+from protocol.messages import DeviceCommand, ModelUpdate, SealedUpdate
+from protocol.packing import decode_update, encode
 from protocol.signing import Signer
 from tests.device_agent.harness import DEVICE, TOPICS, Driver
 from tests.device_agent.secure import (

@@ -6,7 +6,8 @@ from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.settings import OutboxSettings
 from protocol.link import Published
-from protocol.messages import ModelUpdate, UpdateChunk, decode_update
+from protocol.messages import ModelUpdate, UpdateChunk
+from protocol.packing import decode_update
 from tests.device_agent.harness import DEVICE, EPOCH, INCARNATION, UP, Driver, manifest, settings
 
 SMALL = OutboxSettings(receipt_timeout_s=20.0, resend_max_s=600.0, chunk_bytes=256)

@@ -12,7 +12,8 @@ from device_agent import events as ev
 from device_agent.policy import Readings
 from device_agent.sealing import sealed_answer
 from device_agent.settings import PolicySettings
-from protocol.messages import Manifest, Sealing, decode_up
+from protocol.messages import Manifest, Sealing
+from protocol.packing import decode_up
 from protocol.sealing import Opener
 from protocol.surveys import Report, SealedReport, Survey
 from tests.device_agent.harness import DEVICE, Driver, manifest, model_bytes, settings

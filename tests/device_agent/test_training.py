@@ -7,7 +7,8 @@ import pytest
 from device_agent import commands as do
 from device_agent import events as ev
 from device_agent.settings import DataSettings, MetricsSettings, TrainingSettings
-from protocol.messages import DeviceCommand, encode
+from protocol.messages import DeviceCommand
+from protocol.packing import encode
 from protocol.sampling import participates
 from tests.device_agent.harness import DEVICE, EPOCH, TOPICS, Driver, manifest, model_bytes, settings
 

@@ -11,16 +11,8 @@ from msgspec.structs import replace
 from device_agent import commands as do
 from device_agent.records import Trusted
 from device_agent.trust import trusted_at_start
-from protocol.messages import (
-    BackboneRef,
-    Candidate,
-    DeltaRef,
-    DeviceCommand,
-    Manifest,
-    Participation,
-    Sealing,
-    encode,
-)
+from protocol.messages import BackboneRef, Candidate, DeltaRef, DeviceCommand, Manifest, Participation, Sealing
+from protocol.packing import encode
 from protocol.signing import Signer
 from protocol.surveys import Survey
 from protocol.thresholds import Threshold

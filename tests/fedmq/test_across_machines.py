@@ -21,7 +21,8 @@ from aggregator.downlink import render
 from models import Dataset, Pipeline, TrainingPlan, build, local_train
 from models.features import FEATURE_NAMES, Block, feature
 from protocol import tensors
-from protocol.messages import SealedUpdate, decode_manifest, decode_up, encode
+from protocol.messages import SealedUpdate
+from protocol.packing import decode_manifest, decode_up, encode
 from protocol.sampling import is_asked, participates
 from protocol.sealing import Opener
 from protocol.signing import Signer, verified_body

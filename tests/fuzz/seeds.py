@@ -32,7 +32,7 @@ from protocol.adapters.key_files import new_sealing_key, new_signing_key
 from protocol.adapters.packets import puback, publish_head
 from protocol.adapters.pins import federation_json
 from protocol.chunks import digest_of
-from protocol.messages import encode
+from protocol.packing import encode
 from protocol.sealing import seal, seal_report
 from protocol.status import (
     AggregatorClaim,

@@ -29,7 +29,7 @@ from models import DataError, FeaturesError, Pipeline, PlanError, SpecError, Tfl
 from models.answering import metrics_from_data
 from models.statistics import FeatureStatistics
 from models.tflite.checking import examine
-from protocol import bundles, messages, tensors
+from protocol import bundles, messages, packing, tensors
 from protocol.adapters import packets
 from protocol.adapters.configuration import ConfigurationError, load
 from protocol.adapters.key_files import read_opener, read_signer
@@ -73,14 +73,14 @@ class Target:
 
 
 def _update(payload: bytes) -> None:
-    message = messages.decode_up(payload)
+    message = packing.decode_up(payload)
     if isinstance(message, UpdateChunk) and message.blob.total_bytes <= len(payload):
         Assembly(message.blob).add(message.index, message.data)
-    assert messages.decode_up(messages.encode(message)) == message
+    assert packing.decode_up(packing.encode(message)) == message
 
 
 def _manifest(payload: bytes) -> None:
-    manifest = messages.decode_manifest(payload)
+    manifest = packing.decode_manifest(payload)
     model = build(manifest.model)
     if (pipeline := Pipeline.for_model(manifest.features, model)) is not None:
         assert Pipeline.from_data(pipeline.to_data()) == pipeline
@@ -149,7 +149,7 @@ OPENER = Opener([("x25519", bytes(range(32))), ("mlkem768-x25519", bytes(range(9
 
 
 def _sealed(payload: bytes) -> None:
-    message = messages.decode_up(payload)
+    message = packing.decode_up(payload)
     if isinstance(message, messages.SealedUpdate):
         OPENER.open(structs.replace(message, key=key_id(OPENER.sealing.key)))
     if isinstance(message, SealedReport):
@@ -172,7 +172,7 @@ def _report_content(payload: bytes) -> None:
 
 
 def _signed(payload: bytes) -> None:
-    messages.decode_manifest(verified_body(payload, "manifest", SIGNER.public_keys))
+    packing.decode_manifest(verified_body(payload, "manifest", SIGNER.public_keys))
 
 
 def _file(read: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -242,12 +242,12 @@ TARGETS: dict[str, Target] = {
     "sensor-lines": Target(_sensor_lines, ()),
     "sensor-archive": Target(_file(_archive), ()),
     "update": Target(_update),
-    "whole-update": Target(messages.decode_update, corpus="update"),
-    "identity": Target(messages.identity_of, (), "update"),
+    "whole-update": Target(packing.decode_update, corpus="update"),
+    "identity": Target(packing.identity_of, (), "update"),
     "manifest": Target(_manifest, (ProtocolError, SpecError, FeaturesError, PlanError)),
-    "content": Target(messages.decode_content),
+    "content": Target(packing.decode_content),
     "report-content": Target(_report_content, (ProtocolError, DataError)),
-    "receipt": Target(messages.decode_receipt),
+    "receipt": Target(packing.decode_receipt),
     "sealed": Target(_sealed),
     "signed": Target(_signed),
     "bundle": Target(bundles.decode),
@@ -256,7 +256,7 @@ TARGETS: dict[str, Target] = {
     "sealing-key": Target(_file(lambda name: read_opener([name])), (ConfigurationError,)),
     "packet": Target(_packet, (packets.MalformedPacketError,)),
     "pinning-agent-core": Target(_pinning_agent, (), "*"),
-    "command": Target(messages.decode_command),
+    "command": Target(packing.decode_command),
     "aggregator-state": Target(_status(AggregatorState)),
     "aggregator-claim": Target(_status(AggregatorClaim)),
     "aggregator-metrics": Target(_status(AggregatorMetrics)),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from protocol.chunks import Assembly
-from protocol.messages import ModelUpdate, UpdateChunk, UpMessage, decode_update
+from protocol.messages import ModelUpdate, UpdateChunk, UpMessage
+from protocol.packing import decode_update
 from tests.device_agent.standin import SPEC, Agent, Standin
 from tests.support.patience import PATIENCE_S
 

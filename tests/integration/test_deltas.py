@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from device_agent.adapters.model_cache import ModelCache, read_model
 from protocol import tensors
 from protocol.chunks import blob_of, digest_of, split
-from protocol.messages import DeltaRef, Manifest, encode
+from protocol.messages import DeltaRef, Manifest
+from protocol.packing import encode
 from tests.device_agent.standin import SPEC, TOPICS, Agent, Standin
 from tests.support.federation import Federation, wait_until
 from tests.support.patience import PATIENCE_S

@@ -15,7 +15,8 @@ from aggregator.adapters.registry import open_registry
 from fedmq.embedded_broker import EmbeddedBroker
 from protocol import tensors
 from protocol.adapters.mqtt import LinkLoop
-from protocol.messages import Manifest, ModelUpdate, encode
+from protocol.messages import Manifest, ModelUpdate
+from protocol.packing import encode
 from protocol.topics import Topics
 from tests.support.aggregators import HandDevice, Running, write_config
 from tests.support.federation import wait_until

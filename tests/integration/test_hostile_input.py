@@ -14,7 +14,8 @@ import pytest
 
 from fedmq.embedded_broker import EmbeddedBroker
 from protocol.link import Received
-from protocol.messages import Receipt, decode_manifest, decode_receipt
+from protocol.messages import Receipt
+from protocol.packing import decode_manifest, decode_receipt
 from protocol.topics import Topics
 from tests.support.federation import Federation, wait_until
 from tests.support.links import Links, Peer

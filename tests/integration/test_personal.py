@@ -14,7 +14,8 @@ from models import Personal, build
 from protocol import tensors
 from protocol.errors import ProtocolError
 from protocol.link import Received
-from protocol.messages import ModelUpdate, decode_update
+from protocol.messages import ModelUpdate
+from protocol.packing import decode_update
 from tests.support.federation import Federation, wait_until
 
 if TYPE_CHECKING:

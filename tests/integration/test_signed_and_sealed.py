@@ -27,7 +27,7 @@ from protocol.adapters.key_files import (
 )
 from protocol.adapters.pins import federation_json
 from protocol.fields import SealingSuite
-from protocol.messages import decode_manifest, decode_up, encode
+from protocol.packing import decode_manifest, decode_up, encode
 from protocol.signing import verified_body
 from tests.support.federation import Federation, wait_until
 

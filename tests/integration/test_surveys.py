@@ -25,7 +25,8 @@ from models.layers import CONSTANTS
 from models.statistics import FeatureStatistics
 from models.weighting import class_weights
 from protocol.link import Received
-from protocol.messages import Manifest, decode_manifest
+from protocol.messages import Manifest
+from protocol.packing import decode_manifest
 from protocol.topics import Topics
 from tests.integration.test_signed_and_sealed import Keys
 from tests.support.federation import Federation, wait_until

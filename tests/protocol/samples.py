@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol import messages as m
+from protocol import packing
 from protocol.envelope import Signature, Signed
 from protocol.surveys import Report, SealedReport, Survey, pack_content
 
@@ -109,6 +110,6 @@ MANIFEST = m.Manifest(
 )
 COMMAND = m.DeviceCommand(federation="demo", request_id=TOKEN, action="pause", target="all", issued=7)
 SIGNED = Signed(
-    body=m.encode(COMMAND),
+    body=packing.encode(COMMAND),
     signatures=[Signature(key=TOKEN, signature=b"s" * 64), Signature(key=TOKEN[::-1], signature=b"t" * 64)],
 )

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import messages as m
+from protocol import packing
 from protocol.errors import ProtocolError
 from tests.protocol.samples import (
     CHUNK,
@@ -29,7 +30,7 @@ from tests.protocol.samples import (
     UPDATE,
 )
 
-SAMPLES = [m.encode(message) for message in (UPDATE, SEALED, CHUNK, PROBE, REPORT, SEALED_REPORT)]
+SAMPLES = [packing.encode(message) for message in (UPDATE, SEALED, CHUNK, PROBE, REPORT, SEALED_REPORT)]
 BODIES: list[dict[str, Any]] = [msgpack.unpackb(sample) for sample in SAMPLES]
 
 NUMBER_AS_KEY: dict[Any, Any] = {**BODIES[0], 1: 2}
@@ -51,14 +52,14 @@ ANYTHING = st.recursive(
 
 def thorough(payload: bytes) -> object:
     try:
-        return m._converted(m._unpacked(payload, m.MAX_MESSAGE_BYTES), m.UpMessage)
+        return packing._converted(packing._unpacked(payload, m.MAX_MESSAGE_BYTES), m.UpMessage)
     except ProtocolError as exc:
         return str(exc)
 
 
 def quick(payload: bytes) -> object:
     try:
-        return m._decoded_up(payload, m.MAX_MESSAGE_BYTES)
+        return packing._decoded_up(payload, m.MAX_MESSAGE_BYTES)
     except ProtocolError as exc:
         return str(exc)
 
@@ -168,4 +169,4 @@ CHANGED: list[st.SearchStrategy[m.AnyMessage]] = [
 @given(st.one_of(CHANGED))
 def test_one_pass_writes_the_bytes_that_msgpack_writes(message: m.AnyMessage) -> None:
     plain = msgspec.to_builtins(message, builtin_types=(bytes,))
-    assert m.encode(message) == msgpack.packb(plain, use_bin_type=True)
+    assert packing.encode(message) == msgpack.packb(plain, use_bin_type=True)

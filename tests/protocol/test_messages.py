@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import messages as m
+from protocol import packing
 from protocol.errors import ProtocolError
 from protocol.fields import MAX_CHUNKS
 from tests.protocol.samples import (
@@ -30,21 +31,21 @@ from tests.protocol.samples import (
 )
 
 CASES: list[tuple[m.AnyMessage, Callable[[bytes], Any]]] = [
-    (UPDATE, m.decode_up),
-    (UPDATE, m.decode_update),
-    (SEALED, m.decode_up),
-    (SEALED, m.decode_update),
-    (CONTENT, m.decode_content),
-    (REPORT, m.decode_up),
-    (REPORT, m.decode_update),
-    (SEALED_REPORT, m.decode_up),
-    (SEALED_REPORT, m.decode_update),
-    (CHUNK, m.decode_up),
-    (PROBE, m.decode_up),
-    (RECEIPT, m.decode_receipt),
-    (MANIFEST, m.decode_manifest),
-    (COMMAND, m.decode_command),
-    (SIGNED, m.decode_signed),
+    (UPDATE, packing.decode_up),
+    (UPDATE, packing.decode_update),
+    (SEALED, packing.decode_up),
+    (SEALED, packing.decode_update),
+    (CONTENT, packing.decode_content),
+    (REPORT, packing.decode_up),
+    (REPORT, packing.decode_update),
+    (SEALED_REPORT, packing.decode_up),
+    (SEALED_REPORT, packing.decode_update),
+    (CHUNK, packing.decode_up),
+    (PROBE, packing.decode_up),
+    (RECEIPT, packing.decode_receipt),
+    (MANIFEST, packing.decode_manifest),
+    (COMMAND, packing.decode_command),
+    (SIGNED, packing.decode_signed),
 ]
 NAMES = [f"{type(message).__name__}-{read.__name__}" for message, read in CASES]
 WRONG: list[Any] = [
@@ -64,7 +65,7 @@ NAN, INF = math.nan, math.inf
 
 
 def body_of(message: m.AnyMessage) -> dict[str, Any]:
-    body: dict[str, Any] = msgpack.unpackb(m.encode(message))
+    body: dict[str, Any] = msgpack.unpackb(packing.encode(message))
     return body
 
 
@@ -83,21 +84,21 @@ def refusal(read: Callable[[bytes], Any], payload: bytes) -> str:
 
 @pytest.mark.parametrize(("message", "read"), CASES, ids=NAMES)
 def test_every_message_comes_back_as_it_was_sent(message: m.AnyMessage, read: Callable[[bytes], Any]) -> None:
-    payload = m.encode(message)
+    payload = packing.encode(message)
     assert read(payload) == message
-    assert m.encode(read(payload)) == payload
+    assert packing.encode(read(payload)) == payload
 
 
 @pytest.mark.parametrize(("message", "read"), CASES, ids=NAMES)
 def test_truncated_at_any_byte_it_is_refused(message: m.AnyMessage, read: Callable[[bytes], Any]) -> None:
-    payload = m.encode(message)
+    payload = packing.encode(message)
     for length in range(len(payload)):
         assert refusal(read, payload[:length]).startswith("not msgpack")
 
 
 @pytest.mark.parametrize(("message", "read"), CASES, ids=NAMES)
 def test_any_byte_changed_it_is_a_message_or_refused(message: m.AnyMessage, read: Callable[[bytes], Any]) -> None:
-    payload = m.encode(message)
+    payload = packing.encode(message)
     for place in range(len(payload)):
         for value in (0x00, 0x7F, 0x80, 0x91, 0xC1, 0xC7, 0xCB, 0xDD, 0xDF, 0xFF):
             try:
@@ -108,8 +109,8 @@ def test_any_byte_changed_it_is_a_message_or_refused(message: m.AnyMessage, read
 
 @pytest.mark.parametrize(("message", "read"), CASES, ids=NAMES)
 def test_trailing_bytes_are_refused(message: m.AnyMessage, read: Callable[[bytes], Any]) -> None:
-    for extra in (b"\0", b"\xc0", m.encode(message)):
-        assert "extra" in refusal(read, m.encode(message) + extra)
+    for extra in (b"\0", b"\xc0", packing.encode(message)):
+        assert "extra" in refusal(read, packing.encode(message) + extra)
 
 
 def test_what_is_not_used_is_not_sent_so_that_older_ends_need_not_know_it() -> None:
@@ -126,7 +127,7 @@ def test_what_is_not_used_is_not_sent_so_that_older_ends_need_not_know_it() -> N
     )
     required = "type federation epoch version model layout parameters blob training participation"
     assert body_of(plain).keys() == set(required.split())
-    assert m.decode_manifest(m.encode(plain)) == plain
+    assert packing.decode_manifest(packing.encode(plain)) == plain
 
 
 def test_an_unknown_field_is_refused_with_the_advice_to_upgrade() -> None:
@@ -207,8 +208,8 @@ UPDATE_FAULTS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(("name", "value"), [(name, bad) for name, all_bad in UPDATE_FAULTS.items() for bad in all_bad])
 def test_a_fault_in_an_update_is_refused(name: str, value: Any) -> None:
     payload = packed({**body_of(UPDATE), name: value})
-    assert refusal(m.decode_up, payload)
-    refusal(m.decode_update, payload)
+    assert refusal(packing.decode_up, payload)
+    refusal(packing.decode_update, payload)
 
 
 BLOB_FAULTS: list[dict[str, Any]] = [
@@ -227,26 +228,26 @@ BLOB_FAULTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fault", BLOB_FAULTS, ids=str)
 def test_a_fault_in_a_blob_is_refused_wherever_it_is_named(fault: dict[str, Any]) -> None:
-    for message, read in ((CHUNK, m.decode_up), (MANIFEST, m.decode_manifest)):
+    for message, read in ((CHUNK, packing.decode_up), (MANIFEST, packing.decode_manifest)):
         body = body_of(message)
         refusal(read, packed({**body, "blob": {**body["blob"], **fault}}))
     body = body_of(MANIFEST)
     delta = {"base_version": 1, "blob": {**body["blob"], **fault}}
-    refusal(m.decode_manifest, packed({**body, "deltas": [delta]}))
+    refusal(packing.decode_manifest, packed({**body, "deltas": [delta]}))
 
 
 OTHER_FAULTS: list[tuple[m.AnyMessage, Callable[[bytes], Any], str, Any]] = [
-    *[(CHUNK, m.decode_up, "index", bad) for bad in (-1, MAX_CHUNKS, True, 0.0)],
-    *[(RECEIPT, m.decode_receipt, "status", bad) for bad in ("Accepted", "", None, 1, "accepted\n")],
-    *[(RECEIPT, m.decode_receipt, "next_after_s", bad) for bad in (-1, NAN, INF, 1e10, True, "1")],
-    *[(RECEIPT, m.decode_receipt, "missing", bad) for bad in ([-1], [True], [0.5], [2**20], "01", [0] * 4097)],
-    (RECEIPT, m.decode_receipt, "reason", "x" * 513),
-    (MANIFEST, m.decode_manifest, "model", [["kind", "mlp"]]),
-    (MANIFEST, m.decode_manifest, "training", None),
-    (MANIFEST, m.decode_manifest, "features", None),
-    (MANIFEST, m.decode_manifest, "deltas", [body_of(MANIFEST)["deltas"][0]] * 4),
+    *[(CHUNK, packing.decode_up, "index", bad) for bad in (-1, MAX_CHUNKS, True, 0.0)],
+    *[(RECEIPT, packing.decode_receipt, "status", bad) for bad in ("Accepted", "", None, 1, "accepted\n")],
+    *[(RECEIPT, packing.decode_receipt, "next_after_s", bad) for bad in (-1, NAN, INF, 1e10, True, "1")],
+    *[(RECEIPT, packing.decode_receipt, "missing", bad) for bad in ([-1], [True], [0.5], [2**20], "01", [0] * 4097)],
+    (RECEIPT, packing.decode_receipt, "reason", "x" * 513),
+    (MANIFEST, packing.decode_manifest, "model", [["kind", "mlp"]]),
+    (MANIFEST, packing.decode_manifest, "training", None),
+    (MANIFEST, packing.decode_manifest, "features", None),
+    (MANIFEST, packing.decode_manifest, "deltas", [body_of(MANIFEST)["deltas"][0]] * 4),
     *[
-        (MANIFEST, m.decode_manifest, "participation", bad)
+        (MANIFEST, packing.decode_manifest, "participation", bad)
         for bad in (
             None,
             {"sampling_fraction": 0.0},
@@ -259,8 +260,8 @@ OTHER_FAULTS: list[tuple[m.AnyMessage, Callable[[bytes], Any], str, Any]] = [
             {"quorum": 1},
         )
     ],
-    *[(COMMAND, m.decode_command, "action", bad) for bad in ("reboot", "", None, True)],
-    (COMMAND, m.decode_command, "request_id", "1"),
+    *[(COMMAND, packing.decode_command, "action", bad) for bad in ("reboot", "", None, True)],
+    (COMMAND, packing.decode_command, "request_id", "1"),
 ]
 
 
@@ -314,39 +315,43 @@ def test_deep_nesting_inside_a_manifest_is_data_for_the_model_to_refuse_or_refus
     deep: Any = 1
     for _ in range(300):
         deep = [deep]
-    manifest = m.decode_manifest(packed({**body_of(MANIFEST), "model": {"hidden": deep}}))
+    manifest = packing.decode_manifest(packed({**body_of(MANIFEST), "model": {"hidden": deep}}))
     assert list(manifest.model) == ["hidden"]
 
 
 def test_extension_types_do_not_hide_in_a_manifest() -> None:
     body = {**body_of(MANIFEST), "model": {"kind": msgpack.ExtType(7, b"abc")}}
-    assert "max_ext_len" in refusal(m.decode_manifest, packed(body))
+    assert "max_ext_len" in refusal(packing.decode_manifest, packed(body))
 
 
 def test_size_is_looked_at_first() -> None:
     big = b"\x00" * (m.MAX_MESSAGE_BYTES + 1)
-    assert refusal(m.decode_up, big) == "payload of 131073 bytes where at most 131072 are allowed"
-    for read, most in ((m.decode_manifest, 4096), (m.decode_signed, 4096), (m.decode_receipt, 32 * 1024)):
+    assert refusal(packing.decode_up, big) == "payload of 131073 bytes where at most 131072 are allowed"
+    for read, most in (
+        (packing.decode_manifest, 4096),
+        (packing.decode_signed, 4096),
+        (packing.decode_receipt, 32 * 1024),
+    ):
         assert f"at most {most}" in refusal(read, bytes(most + 1))
     large = msgspec.structs.replace(UPDATE, delta=bytes(m.MAX_MESSAGE_BYTES))
-    assert "at most" in refusal(m.decode_up, m.encode(large))
-    assert m.decode_update(m.encode(large)) == large
+    assert "at most" in refusal(packing.decode_up, packing.encode(large))
+    assert packing.decode_update(packing.encode(large)) == large
 
 
 def test_chunks_that_add_up_to_something_else_are_no_update() -> None:
-    assert refusal(m.decode_update, m.encode(PROBE)) == "the chunks do not add up to an update or a report"
+    assert refusal(packing.decode_update, packing.encode(PROBE)) == "the chunks do not add up to an update or a report"
 
 
 def test_the_largest_chunk_and_the_longest_ids_fit_one_message() -> None:
     chunk = msgspec.structs.replace(
         CHUNK, federation="f" * 64, device_id="d" * 64, sequence=2**53 - 1, data=bytes(m.MAX_CHUNK_BYTES)
     )
-    assert len(m.encode(chunk)) <= m.MAX_MESSAGE_BYTES
+    assert len(packing.encode(chunk)) <= m.MAX_MESSAGE_BYTES
 
 
 def test_a_receipt_with_all_that_may_be_missing_is_read() -> None:
     receipt = msgspec.structs.replace(RECEIPT, missing=[MAX_CHUNKS - 1] * 4096, reason="\u20ac" * 512)
-    assert m.decode_receipt(m.encode(receipt)) == receipt
+    assert packing.decode_receipt(packing.encode(receipt)) == receipt
 
 
 @given(st.binary(max_size=300))
@@ -382,4 +387,4 @@ def test_any_value_in_any_field_is_read_or_refused(
         found = read(packed(body))
     except ProtocolError:
         return
-    assert read(m.encode(found)) == found or "model" in body
+    assert read(packing.encode(found)) == found or "model" in body

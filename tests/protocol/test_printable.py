@@ -14,7 +14,7 @@ from aggregator.adapters.tables import status_table
 from aggregator.records import Counters, DeviceRecord
 from protocol.adapters.logs import JournalFormatter, PlainFormatter
 from protocol.errors import ProtocolError
-from protocol.messages import decode_up
+from protocol.packing import decode_up
 from protocol.printable import printable
 
 EVIL = "\x1b[2J\x9b31m\x07\nlevel=error forged\r\u202e"

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from protocol.errors import ProtocolError
 from protocol.fields import SealingSuite
-from protocol.messages import SealedUpdate, Sealing, decode_content, decode_up, encode
+from protocol.messages import SealedUpdate, Sealing
+from protocol.packing import decode_content, decode_up, encode
 from protocol.sealing import PRIVATE_KEY_BYTES, Opener, SealingError, info_of, seal, seal_report
 from protocol.signing import key_id
 from protocol.surveys import SealedReport

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import ProtocolError
-from protocol.messages import MAX_MANIFEST_BYTES, decode_signed, encode
+from protocol.messages import MAX_MANIFEST_BYTES
+from protocol.packing import decode_signed, encode
 from protocol.signing import SignatureError, Signer, key_id, looks_signed, signed_bytes, verified_body
 from tests.protocol.samples import COMMAND, MANIFEST
 

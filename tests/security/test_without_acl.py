@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fedmq.embedded_broker import EmbeddedBroker
-from protocol.messages import ModelUpdate, encode
+from protocol.messages import ModelUpdate
+from protocol.packing import encode
 from protocol.status import AggregatorClaim, AggregatorState, DeviceMetrics, DeviceState, encode_status
 from protocol.topics import Topics
 from tests.support.federation import Federation, wait_until

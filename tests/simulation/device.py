@@ -22,7 +22,8 @@ from models.metrics import ClassificationMetrics
 from protocol import tensors
 from protocol.chunks import digest_of
 from protocol.link import LinkEvent
-from protocol.messages import Manifest, ModelUpdate, SealedUpdate, decode_update
+from protocol.messages import Manifest, ModelUpdate, SealedUpdate
+from protocol.packing import decode_update
 from protocol.surveys import pack_content
 from tests.simulation.broker import Broker, Link
 from tests.simulation.world import Alarm, World

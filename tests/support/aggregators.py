@@ -17,7 +17,8 @@ from aggregator.service import Service
 from models import build
 from protocol import tensors
 from protocol.link import Received
-from protocol.messages import Manifest, ModelUpdate, Receipt, decode_manifest, decode_receipt, encode
+from protocol.messages import Manifest, ModelUpdate, Receipt
+from protocol.packing import decode_manifest, decode_receipt, encode
 from protocol.topics import Topics
 from tests.support.links import Peer
 from tests.support.patience import PATIENCE_S
